@@ -12,7 +12,7 @@ import pytest
 from looper.cli.repository_steps import verify
 from looper.cli.served import RepositoryCampaign
 from looper.journal import read_stream
-from looper.records.deed import Deed
+from looper.records.audit_entry import AuditEntry
 from tests.fakes.model_servers import Fault, Slow
 from tests.fakes.shop import CONTRACT, DONE, Shop, answers, prime, shop, until
 from tests.serve.conftest import Served, serving
@@ -81,7 +81,9 @@ def test_from_a_contract_to_a_promotion_and_back(shop: Shop, served_shop: Served
             told = parsed(stream.iter_lines())
             names = [next(told)[0] for _ in range(16)]
         assert names[0] == "connected" and "spawn" in names and "lab_done" in names and "gate" in names
-    noted = [(deed.kind.value, deed.stage.value) for deed in read_stream(served_shop.deeds, "deeds", Deed)]
+    noted = [
+        (deed.kind.value, deed.stage.value) for deed in read_stream(served_shop.deeds, "deeds", AuditEntry)
+    ]
     assert noted[-6:] == [
         ("promote", "begun"), ("promote", "done"), ("promote", "begun"), ("promote", "failed"), ("roll_back", "begun"), ("roll_back", "done"),
     ]  # fmt: skip

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from looper.journal import read_stream
-from looper.records.deed import Deed
+from looper.records.audit_entry import AuditEntry
 from looper.serve.authenticator import Authenticator, loopback_origins
 from looper.serve.guard import BODY_BYTES
 from looper.serve.streams import STREAMS
@@ -292,7 +292,9 @@ def test_h10_of_two_decisions_at_once_one_waits(served: Served, runs: Path) -> N
                 thread.join()
         assert sorted(answers)[0] == 200 and set(answers) <= {200, 409}
         assert begun.wait(10) == 7, "the run was told to stop, and ended in its own way"
-        noted = [deed for deed in read_stream(served.deeds, "deeds", Deed) if deed.target == folder.name]
+        noted = [
+            deed for deed in read_stream(served.deeds, "deeds", AuditEntry) if deed.target == folder.name
+        ]
         assert [deed.stage.value for deed in noted] == ["begun", "done"] * answers.count(200)
         assert noted[0].seen_hash == shown["run_hash"] and noted[0].target == folder.name
     finally:
@@ -334,7 +336,7 @@ def test_h10_a_decision_about_something_else_than_what_was_seen_is_refused(
         mine = client.get(f"/runs/{folder.name}/status").json()["run_hash"]
         nobody = client.post(f"/runs/{folder.name}/pause", json={"run_hash": mine})
     assert nobody.status_code == 409 and "This run is not running" in nobody.json()["error"]["message"]
-    noted = read_stream(served.deeds, "deeds", Deed)
+    noted = read_stream(served.deeds, "deeds", AuditEntry)
     assert not any(deed.target == folder.name for deed in noted), "what was refused is no decision"
 
 

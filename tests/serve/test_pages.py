@@ -21,7 +21,7 @@ from rich.console import Console
 
 from looper.cli.served import EmbeddedCampaign
 from looper.journal import RunLock, Stream, read_stream
-from looper.records.deed import Deed, DeedKind
+from looper.records.audit_entry import AuditAction, AuditEntry
 from looper.records.learning import Treatment
 from looper.records.memory import MemoryItem, MemoryKind
 from looper.records.plan import Contrast
@@ -169,8 +169,8 @@ def test_a_decision_that_breaks_is_on_record_as_failed(tmp_path: Path) -> None:
         raise OSError("the disk is gone")
 
     with pytest.raises(OSError):
-        AuditLog(tmp_path).do(DeedKind.PROMOTE, "1", "abcdef", broken, str)
-    noted = [(deed.stage.value, deed.said) for deed in read_stream(tmp_path, "deeds", Deed)]
+        AuditLog(tmp_path).do(AuditAction.PROMOTE, "1", "abcdef", broken, str)
+    noted = [(deed.stage.value, deed.said) for deed in read_stream(tmp_path, "deeds", AuditEntry)]
     assert noted == [("begun", ""), ("failed", "the disk is gone")]
 
 

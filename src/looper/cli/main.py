@@ -133,7 +133,9 @@ def run(
     ] = False,
     master_seed: Annotated[
         int | None,
-        typer.Option(min=0, help="Other generated repositories and other luck: the whole run again."),
+        typer.Option(
+            min=0, help="Other generated repositories and other sampling seeds: the whole run again."
+        ),
     ] = None,
     split: Annotated[
         str | None,

@@ -73,7 +73,7 @@ def examine(
     mirrors: Path,
 ) -> list[Check]:
     """`needed_bytes` of disk must be free to begin an attempt."""
-    looks: list[Callable[[], Iterator[Check]]] = [
+    checks: list[Callable[[], Iterator[Check]]] = [
         _system,
         lambda: _sandbox(sandbox),
         lambda: _start(sandbox, state),
@@ -87,7 +87,7 @@ def examine(
         lambda: _interpreters(state / "environments" / "pythons"),
         lambda: _swe(swe_data, mirrors),
     ]
-    return [finding for look in looks for finding in look()]
+    return [finding for check in checks for finding in check()]
 
 
 def _system() -> Iterator[Check]:

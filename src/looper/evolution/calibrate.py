@@ -48,8 +48,8 @@ def challenge(drawn: Drawn, rng: random.Random) -> Challenge:
     candidate: Outcomes = {}
     parent: Outcomes = {}
     for task in range(drawn.tasks):
-        luck = rng.random()
-        gains, losses, stays = luck < up, up <= luck < up + down, up + down <= luck < up + down + both
+        point = rng.random()
+        gains, losses, stays = point < up, up <= point < up + down, up + down <= point < up + down + both
         candidate[f"0/{task}"] = gains or stays
         parent[f"0/{task}"] = losses or stays
     other = {f"1/{task}": rng.random() < drawn.rate + drawn.gain for task in range(drawn.tasks)}

@@ -219,7 +219,7 @@ class _Served:
             max_output_tokens=max(1, min(int(most), self.limits.output_tokens)),
             context_tokens=self.limits.context_tokens,
             temperature=self.of.temperature,
-            # As the harness's own loop draws it, so that arms share their luck and nobody draws until it fits.
+            # As the harness's own loop draws it, so that arms share their sampling seeds and nobody draws until it fits.
             seed=int(content_hash(str(self.of.seed), str(len(self.replies)))[:8], 16),
             timeout_s=max(1.0, self._left()),
             sampling=self.of.sampling,

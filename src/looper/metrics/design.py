@@ -73,7 +73,7 @@ class Design:
 def scope_of(plan: Plan, tasks: Sequence[str], arms: Sequence[Arm] = ()) -> Scope:
     """`tasks` are ids; `arms` are those that are compared, by default all that a contrast of the plan is about.
 
-    What is learned for each repository, whether an agent or its overseer is given it, shares its luck with all tasks of it; with too few
+    What is learned for each repository, whether an agent or its overseer is given it, is drawn once for all tasks of it; with too few
     repositories to carry that, or with most tasks in a few of them (Kish's effective number), or with repositories that a person
     named, the plan speaks of these alone. What was learned once for all repositories, or before, was tried once.
     """

@@ -317,7 +317,7 @@ class Experience(Record):
     split_seed: Annotated[int, Unit("seed")] = 0
     """Of a drawn split."""
     samples: Annotated[Positive, Unit("attempts"), Field(examples=[3])]
-    """Attempts at each of them, with different luck."""
+    """Attempts at each of them, with different sampling seeds."""
     temperature: Annotated[float, Field(ge=0, examples=[1.0]), DIMENSIONLESS]
     """Of sampling while experience is gathered."""
     selection: SelectionSettings = SelectionSettings()

@@ -703,7 +703,7 @@ class Plan(Record):
                     "name": f"{name}_{sample}",
                     "role": ArmRole.EXPERIENCE,
                     "temperature": self.experience.temperature,
-                    # Another luck than base and its repeats have.
+                    # Other sampling seeds than base and its repeats have.
                     "repetition": 1000 * number + sample,
                 }
             )

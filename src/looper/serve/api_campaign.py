@@ -20,7 +20,7 @@ from looper import __version__
 from looper.errors import BadInput
 from looper.evolution.contract import parse_contract
 from looper.evolution.state import Generation, NotAllowed, State
-from looper.records.deed import DeedKind
+from looper.records.audit_entry import AuditAction
 from looper.records.generation import Origin
 from looper.serve.audit_log import AuditLog
 from looper.serve.bodies import REFUSALS, Answer, Chat, Decide, Decided, Spawn, Spawned
@@ -37,7 +37,7 @@ class CampaignApi:
     campaign: Callable[[], CampaignView | None]
     """Asked for each time: it may have begun since."""
     slots: StreamSlots
-    deeds: AuditLog
+    audit_log: AuditLog
     begun: float = field(default_factory=time.monotonic)
     told: EventBuffer = field(default_factory=EventBuffer)
     answering: bool = False
@@ -96,8 +96,8 @@ class CampaignApi:
             raise HTTPException(422, str(error)) from error
         source, request = Origin(asked.source), asked.request or os.urandom(8).hex()
         one = await asyncio.to_thread(
-            self.deeds.do,
-            DeedKind.SPAWN,
+            self.audit_log.do,
+            AuditAction.SPAWN,
             request,
             "",
             lambda: campaign.spawn(asked.program_md, asked.parent_generation, source, request),
@@ -114,16 +114,18 @@ class CampaignApi:
         """Make a generation that every gate has passed the one that works."""
         campaign, seen = self.evolving, asked.candidate_hash
         return await self._decide(
-            DeedKind.PROMOTE, asked, lambda one: campaign.promote(one.number, one.candidate_hash), seen
+            AuditAction.PROMOTE, asked, lambda one: campaign.promote(one.number, one.candidate_hash), seen
         )
 
     async def rollback(self, asked: Decide) -> Decided:
         """Let the version before the one that works be the one that works again."""
         campaign, seen = self.evolving, asked.candidate_hash
-        return await self._decide(DeedKind.ROLL_BACK, asked, lambda one: campaign.roll_back(one.number), seen)
+        return await self._decide(
+            AuditAction.ROLL_BACK, asked, lambda one: campaign.roll_back(one.number), seen
+        )
 
     async def _decide(
-        self, kind: DeedKind, asked: Decide, work: Callable[[Generation], Generation], seen: str
+        self, kind: AuditAction, asked: Decide, work: Callable[[Generation], Generation], seen: str
     ) -> Decided:
         one = await asyncio.to_thread(self.generation, asked.generation)
         if not one.candidate_hash or not one.candidate_hash.startswith(seen):
@@ -131,7 +133,7 @@ class CampaignApi:
                 409, f"Generation {one.number} is not {seen[:12]} any more. Look at it again."
             )
         done = await asyncio.to_thread(
-            self.deeds.do,
+            self.audit_log.do,
             kind,
             str(one.number),
             seen,

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from looper.errors import BadInput
-from looper.records.deed import DeedKind
+from looper.records.audit_entry import AuditAction
 from looper.serve.answers import known_run
 from looper.serve.audit_log import AuditLog
 from looper.serve.authenticator import Authenticator
@@ -33,7 +33,7 @@ class RunsApi:
     projection: Projection
     watcher: Watcher
     slots: StreamSlots
-    deeds: AuditLog
+    audit_log: AuditLog
     auth: Authenticator
 
     def router(self) -> APIRouter:
@@ -66,13 +66,13 @@ class RunsApi:
 
     async def pause(self, run: RunName, asked: Halt) -> Halted:
         """Let a run end in order; its command goes on where it stopped."""
-        return await self._halt(run, asked, DeedKind.PAUSE, signals=1)
+        return await self._halt(run, asked, AuditAction.PAUSE, signals=1)
 
     async def cancel(self, run: RunName, asked: Halt) -> Halted:
         """End a run at once; what was being worked on is done again when the run goes on."""
-        return await self._halt(run, asked, DeedKind.CANCEL, signals=2)
+        return await self._halt(run, asked, AuditAction.CANCEL, signals=2)
 
-    async def _halt(self, name: str, asked: Halt, kind: DeedKind, signals: int) -> Halted:
+    async def _halt(self, name: str, asked: Halt, kind: AuditAction, signals: int) -> Halted:
         run = await asyncio.to_thread(known_run, self.projection, name)
         if run.manifest.run_hash() != asked.run_hash:
             raise HTTPException(409, "This is another run than the one that was looked at.")
@@ -92,7 +92,7 @@ class RunsApi:
                     raise BadInput(f"Process {writer} is another user's; ask them to stop it.") from error
 
         await asyncio.to_thread(
-            self.deeds.do, kind, name, asked.run_hash, work, lambda _: f"process {writer} was told"
+            self.audit_log.do, kind, name, asked.run_hash, work, lambda _: f"process {writer} was told"
         )
         return Halted(run=name, status="stopping", goes_on_with=resume_command(run))
 

@@ -40,7 +40,7 @@ class KeptFiles(StaticFiles):
         return answer
 
 
-def application(page_context: PageContext, deeds: AuditLog) -> ASGIApp:
+def application(page_context: PageContext, audit_log: AuditLog) -> ASGIApp:
     app = FastAPI(
         title="Looper",
         version=__version__,
@@ -51,8 +51,10 @@ def application(page_context: PageContext, deeds: AuditLog) -> ASGIApp:
     )
     slots = StreamSlots()
     watcher = Watcher(page_context.projection)
-    app.include_router(RunsApi(page_context.projection, watcher, slots, deeds, page_context.auth).router())
-    app.include_router(CampaignApi(page_context.evolving, slots, deeds).router())
+    app.include_router(
+        RunsApi(page_context.projection, watcher, slots, audit_log, page_context.auth).router()
+    )
+    app.include_router(CampaignApi(page_context.evolving, slots, audit_log).router())
     app.router.routes.extend(Pages(page_context).routes())
     app.mount("/static", KeptFiles(packages=[("looper.views.web", "static")]), name="static")
     # No answer holds a secret of ours beside what somebody else may choose, so its length tells nothing.

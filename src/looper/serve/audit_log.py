@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from looper.errors import RunBusy
 from looper.journal import RunLock, Stream
-from looper.records.deed import Deed, DeedKind, Stage
+from looper.records.audit_entry import AuditAction, AuditEntry, Stage
 
 NAME = "deeds"
 Done = TypeVar("Done")
@@ -22,25 +22,25 @@ class AuditLog:
 
     def do(
         self,
-        kind: DeedKind,
+        kind: AuditAction,
         target: str,
         seen_hash: str,
         work: Callable[[], Done],
         said: Callable[[Done], str],
     ) -> Done:
-        """Raises RunBusy while another deed is under way, and what `work` raises once that is on record."""
+        """Raises RunBusy while another decision is being carried out, and what `work` raises once that is on record."""
         try:
             lock = RunLock(self.folder, "record of decisions in")
         except RunBusy as error:
             raise RunBusy(
                 "Another decision is being carried out. Wait for its end, then try again."
             ) from error
-        with contextlib.closing(lock), contextlib.closing(Stream(self.folder, NAME, Deed)) as stream:
+        with contextlib.closing(lock), contextlib.closing(Stream(self.folder, NAME, AuditEntry)) as stream:
 
             def note(stage: Stage, words: str) -> None:
                 at = datetime.now(UTC).isoformat(timespec="seconds")
                 stream.append(
-                    Deed(kind=kind, target=target, seen_hash=seen_hash, stage=stage, said=words, at=at)
+                    AuditEntry(kind=kind, target=target, seen_hash=seen_hash, stage=stage, said=words, at=at)
                 )
 
             note(Stage.BEGUN, "")

@@ -22,7 +22,7 @@ from looper.records.task import Task
 from looper.records.text import listed
 from looper.records.training import AdapterRecord
 from looper.views.contradictions import SHOWN, Agent, Contradictions, Records, contradictions
-from looper.views.owed import owed
+from looper.views.plan_consistency import against_plan
 from looper.views.runs import RunView
 
 ELSEWHERE: dict[str, type[Record]] = {
@@ -75,7 +75,7 @@ def audit(run: RunView, outside: ExternalFacts) -> list[str]:
         agent=outside.agent if same_code else None,
         now=outside.now,
     )
-    against = [*contradictions(records), *owed(records)]
+    against = [*contradictions(records), *against_plan(records)]
     return [
         *_damage([*run.damage, *records.damage, *_elsewhere(run.folder)]),
         *_manifest(run.folder, run.manifest),

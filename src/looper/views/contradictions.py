@@ -81,10 +81,10 @@ class Contradictions:
     def add(self, what: str, cell: str) -> None:
         self.cells.setdefault(what, []).append(cell)
 
-    def look(self, records: "Records", *looks: "Callable[[Records, Contradictions], None]") -> None:
-        """All that these looks add. Records that anyone may have written may fit together in no way that a look expects: that is a
-        finding too, and the other looks go on."""
-        for one in looks:
+    def run(self, records: "Records", *checks: "Callable[[Records, Contradictions], None]") -> None:
+        """All that these checks add. Records that anyone may have written may fit together in no way that a check expects: that is a
+        finding too, and the other checks go on."""
+        for one in checks:
             try:
                 one(records, self)
             except (LookupError, ValueError, ArithmeticError, AttributeError, TypeError) as error:
@@ -509,7 +509,7 @@ class Replies:
 def contradictions(records: Records) -> list[str]:
     """Each in words, with the cells or names that show it."""
     found = Contradictions()
-    found.look(
+    found.run(
         records,
         _rollouts,
         _ends,
@@ -518,9 +518,9 @@ def contradictions(records: Records) -> list[str]:
         _verdicts,
         _served,
         _learned,
-        _remembered,
+        _memory_items,
         _proved,
-        _asked,
+        _likelihoods,
         _sessions,
     )
     lines = [*found.lines(), *records.replies.found.lines()]
@@ -540,11 +540,15 @@ def _rollouts(records: Records, found: Contradictions) -> None:
         if (name, task) != (end.arm, end.instance_id):
             found.add("rollouts whose cell is not theirs", cell)
         steps = records.steps.get((cell, end.attempt), AttemptSteps())
-        _of_its_steps(end, steps, found)
+        _step_counts(end, steps, found)
         # What another version of the agent says of its own end and time is its own word.
         if arm is not None and not arm.agent and steps.count == end.steps:
-            _ended_as_its_steps(end, steps, found)
-        if _fine(end.wall_s) and end.model_s and times.setdefault((end.wall_s, end.model_s), cell) != cell:
+            _end_of_steps(end, steps, found)
+        if (
+            _high_resolution(end.wall_s)
+            and end.model_s
+            and times.setdefault((end.wall_s, end.model_s), cell) != cell
+        ):
             found.add("rollouts that took the very time of another", cell)
         if content_hash(end.patch) != end.patch_hash:
             found.add("patches that are not what their hash says", cell)
@@ -579,11 +583,11 @@ def _rollouts(records: Records, found: Contradictions) -> None:
         if arm is not None and seed.isdigit() and end.stop_reason is not StopReason.IMPORTED:
             planned = Cell(arm=end.arm, seed=int(seed), instance_id=end.instance_id)
             if end.seed != sampling_seed(planned, arm):
-                found.add("rollouts that were not sampled with their cell's luck", cell)
-        _told(end, arm, records, found)
+                found.add("rollouts that were not sampled with their cell's seed", cell)
+        _memory_told(end, arm, records, found)
 
 
-def _of_its_steps(end: Trajectory, steps: AttemptSteps, found: Contradictions) -> None:
+def _step_counts(end: Trajectory, steps: AttemptSteps, found: Contradictions) -> None:
     cell = end.cell
     if steps.count != end.steps:
         found.add("rollouts with more or fewer steps than they ended with", cell)
@@ -623,13 +627,13 @@ def _ends(records: Records, found: Contradictions) -> None:
             )
         if graded or steps.count != end.steps:
             continue
-        if not steps.told_end or not _could_end_so(end, steps, run.manifest.plan.limits_of(arm), records):
+        if not steps.told_end or not _end_is_possible(end, steps, run.manifest.plan.limits_of(arm), records):
             found.add("rollouts whose steps and limits give another reason to end", end.cell)
         if end.wall_s < 0.999 * steps.seconds - 0.01:
             found.add("rollouts that took less time than their steps", end.cell)
         if steps.faster or steps.timeless or end.wall_s < -0.01:
             found.add("rollouts with a step that took less time than its reply", end.cell)
-        _in_its_limit(end, steps, run.manifest.plan.limits_of(arm), found)
+        _time_limit(end, steps, run.manifest.plan.limits_of(arm), found)
         if steps.overseen and not arm.has_overseer:
             found.add("rollouts that an overseer stepped in at although their arm has none", end.cell)
         if records.same_code and (steps.odd or steps.refused):
@@ -649,11 +653,11 @@ def _ends(records: Records, found: Contradictions) -> None:
                 f"rollouts with more requests in flight than the {workers} workers of a session", end.cell
             )
         if end.sandbox in ALONE or not steps.commands:
-            _as_its_tree(end, steps, found)
-            _as_others(end, steps, patches, trees, found)
+            _patch_of_tree(end, steps, found)
+            _patch_of_others(end, steps, patches, trees, found)
 
 
-def _in_its_limit(end: Trajectory, steps: AttemptSteps, limits: Limits, found: Contradictions) -> None:
+def _time_limit(end: Trajectory, steps: AttemptSteps, limits: Limits, found: Contradictions) -> None:
     """That no step was begun after the time was over. The last one may take longer than there was time for, and whoever goes on with a
     rollout needs some to come as far."""
     before = steps.seconds - steps.last_s
@@ -661,7 +665,7 @@ def _in_its_limit(end: Trajectory, steps: AttemptSteps, limits: Limits, found: C
         found.add("rollouts that went on after their time", end.cell)
 
 
-def _could_end_so(end: Trajectory, steps: AttemptSteps, limits: Limits, records: Records) -> bool:
+def _end_is_possible(end: Trajectory, steps: AttemptSteps, limits: Limits, records: Records) -> bool:
     """Whether a reason to end follows from the steps and the limits, which are looked at in this order: steps, time, tokens."""
     if steps.stopped is not None:
         return steps.stopped is end.stop_reason
@@ -687,7 +691,7 @@ def _could_end_so(end: Trajectory, steps: AttemptSteps, limits: Limits, records:
     return False
 
 
-def _as_its_tree(end: Trajectory, steps: AttemptSteps, found: Contradictions) -> None:
+def _patch_of_tree(end: Trajectory, steps: AttemptSteps, found: Contradictions) -> None:
     """That a patch is what the steps made of the tree."""
     if end.patch_error or steps.stopped is StopReason.UNUSABLE:
         return
@@ -703,7 +707,7 @@ def _as_its_tree(end: Trajectory, steps: AttemptSteps, found: Contradictions) ->
         found.add("patches with lines that no step wrote", end.cell)
 
 
-def _as_others(
+def _patch_of_others(
     end: Trajectory,
     steps: AttemptSteps,
     patches: dict[tuple[str, str, str], tuple[str, ...]],
@@ -735,7 +739,7 @@ def _prompts(records: Records, found: Contradictions) -> None:
         if arm is None or arm.agent or end.stop_reason is StopReason.IMPORTED:
             continue
         key = end.instance_id, scaffolds[end.arm]
-        if not _told_beforehand(arm) and end.prompt_hash != known.setdefault(key, end.prompt_hash):
+        if not _told_at_start(arm) and end.prompt_hash != known.setdefault(key, end.prompt_hash):
             found.add("rollouts that began with other words than others at their task", end.cell)
         steps = records.steps.get((end.cell, end.attempt), AttemptSteps())
         if steps.first is not None and not arm.has_overseer:
@@ -744,7 +748,7 @@ def _prompts(records: Records, found: Contradictions) -> None:
                 found.add(
                     "rollouts whose first prompt has other tokens than the same words elsewhere", end.cell
                 )
-            if _told_beforehand(arm):
+            if _told_at_start(arm):
                 told.append((end, (*key, counter), tokens or 0))
             else:
                 plain[(*key, counter)] = tokens
@@ -761,15 +765,15 @@ def _prompts(records: Records, found: Contradictions) -> None:
             given = records.agent.delivery(arm, int(seed[0]), task)
             made[begun] = None if given is None else (given, records.agent.prompt_hash(arm, task, given))
         if (expected := made[begun]) is not None:
-            _as_given(end, *expected, records, found)
+            _delivery(end, *expected, records, found)
     for end, same, tokens in told:
-        if (without := plain.get(same)) is not None and not _adds(
+        if (without := plain.get(same)) is not None and not _memory_adds_up(
             end, tokens - without, records.arms[end.arm]
         ):
             found.add("rollouts whose memory has other tokens than their first prompt has more", end.cell)
 
 
-def _adds(end: Trajectory, more: int, arm: Arm) -> bool:
+def _memory_adds_up(end: Trajectory, more: int, arm: Arm) -> bool:
     """Whether a first prompt is longer than the one without memory by what was told and its frame."""
     how = arm.remembers
     if end.memory_tokens is None or how is None or how.kind is MemoryKind.SUCCESSES:
@@ -782,12 +786,12 @@ def _remembers(arm: Arm) -> bool:
     return arm.remembers is not None and not arm.has_overseer and arm.role is not ArmRole.EXPERIENCE
 
 
-def _told_beforehand(arm: Arm) -> bool:
+def _told_at_start(arm: Arm) -> bool:
     how = arm.remembers
     return how is not None and how.moment is Moment.START and _remembers(arm)
 
 
-def _as_given(
+def _delivery(
     end: Trajectory, given: Delivery, prompt_hash: str, records: Records, found: Contradictions
 ) -> None:
     steps = records.steps.get((end.cell, end.attempt), AttemptSteps())
@@ -810,14 +814,14 @@ def _as_given(
         found.add("rollouts whose memory has other tokens than it can have", end.cell)
 
 
-def _ended_as_its_steps(end: Trajectory, steps: AttemptSteps, found: Contradictions) -> None:
+def _end_of_steps(end: Trajectory, steps: AttemptSteps, found: Contradictions) -> None:
     if steps.went_on or (steps.stopped is not None and steps.stopped is not end.stop_reason):
         found.add("rollouts that ended otherwise than their steps", end.cell)
     if end.steps and not isclose(end.model_s, steps.model_s, rel_tol=1e-6, abs_tol=1e-6):
         found.add("rollouts whose steps do not add up to their model's time", end.cell)
 
 
-def _told(end: Trajectory, arm: Arm | None, records: Records, found: Contradictions) -> None:
+def _memory_told(end: Trajectory, arm: Arm | None, records: Records, found: Contradictions) -> None:
     """That what was told from memory is there, and that only who remembers was told anything."""
     steps = records.steps.get((end.cell, end.attempt), AttemptSteps())
     if not steps.memory <= {*end.memory}:
@@ -886,7 +890,7 @@ def _verdicts(records: Records, found: Contradictions) -> None:
         here = verdict.same_as if ":" not in verdict.same_as else ""
         if here and not _takes_over(verdict, by_key.get(verdict.same_as)):
             found.add("verdicts that are not the same as the one they take over", cell)
-        if not _belongs(verdict, records.arms):
+        if not _is_of_its_cell(verdict, records.arms):
             found.add("verdicts on another task than their cell's", cell)
         named = frozenset(verdict.fail_to_pass), frozenset(verdict.pass_to_pass)
         if named != tests.setdefault(verdict.instance_id, named):
@@ -911,12 +915,12 @@ def _said_of_patch(verdict: Verdict, *, deterministic: bool) -> dict[str, object
     limit or were killed, which say nothing; and how a patch was seen to interfere with its tests, since the copies that see it are
     drawn anew.
     """
-    if verdict.cause.startswith(KILLED) and not _ran(verdict):
+    if verdict.cause.startswith(KILLED) and not _has_outcomes(verdict):
         return {}
     said: dict[str, object] = {
         name: getattr(verdict, name) for name in ("file_recall", "stripped_paths", "applied")
     }
-    if not deterministic or (verdict.cause.startswith(ENDED_BY_A_LIMIT) and not _ran(verdict)):
+    if not deterministic or (verdict.cause.startswith(ENDED_BY_A_LIMIT) and not _has_outcomes(verdict)):
         return said
     said["resolved"] = verdict.outcome is Outcome.RESOLVED
     if verdict.outcome is not Outcome.TAMPERED:
@@ -924,7 +928,7 @@ def _said_of_patch(verdict: Verdict, *, deterministic: bool) -> dict[str, object
     return said
 
 
-def _ran(verdict: Verdict) -> bool:
+def _has_outcomes(verdict: Verdict) -> bool:
     tests = (*verdict.fail_to_pass.values(), *verdict.pass_to_pass.values())
     return any(test is not TestOutcome.MISSING for test in tests)
 
@@ -942,12 +946,14 @@ def _judged(verdict: Verdict, end: Trajectory | None, records: Records, found: C
         found.add("verdicts of test runs that came to their end, without canaries", verdict.cell)
     if ran and verdict.wall_s <= 0:
         found.add("verdicts of test runs that took no time", verdict.cell)
-    if said := _by_its_tests(verdict):
+    if said := _cause_of_tests(verdict):
         found.add(said, verdict.cell)
     if end is None:
         return
     if end.patch_error and (
-        verdict.cause != end.patch_error or _ran(verdict) or verdict.outcome is not Outcome.UNRESOLVED
+        verdict.cause != end.patch_error
+        or _has_outcomes(verdict)
+        or verdict.outcome is not Outcome.UNRESOLVED
     ):
         found.add("verdicts on a patch that could not be made", verdict.cell)
     empty = not end.patch.strip()
@@ -977,7 +983,7 @@ def _judged(verdict: Verdict, end: Trajectory | None, records: Records, found: C
 _COUNTED = re.compile(r"(\d+) of (\d+) (FAIL|PASS)_TO_PASS tests did not pass: (.*)", re.DOTALL)
 
 
-def _by_its_tests(verdict: Verdict) -> str:
+def _cause_of_tests(verdict: Verdict) -> str:
     """What is wrong with the words of a verdict, by the outcomes of its tests; empty where nothing is."""
     if verdict.outcome is Outcome.RESOLVED:
         return "verdicts with the output of tests that passed" if verdict.output else ""
@@ -1059,7 +1065,7 @@ def _takes_over(verdict: Verdict, other: Verdict | None) -> bool:
     return other is not None and all(getattr(verdict, name) == getattr(other, name) for name in shared)
 
 
-def _belongs(verdict: Verdict, arms: Mapping[str, Arm]) -> bool:
+def _is_of_its_cell(verdict: Verdict, arms: Mapping[str, Arm]) -> bool:
     arm, _, rest = verdict.cell.partition("/")
     return arm in arms and rest.partition("/")[2] == verdict.instance_id
 
@@ -1073,12 +1079,16 @@ def _served(records: Records, found: Contradictions) -> None:
         if arm is None:
             continue
         planned = _planned(records, arm)
-        if planned is not None and planned.digest != "not asked" and _bare(end.model) != _bare(planned):
+        if (
+            planned is not None
+            and planned.digest != "not asked"
+            and _without_adapter(end.model) != _without_adapter(planned)
+        ):
             found.add("rollouts of another model than the manifest's", end.cell)
         _right_adapter(records, arm, planned, end, known, found)
 
 
-def _bare(identity: ModelIdentity) -> ModelIdentity:
+def _without_adapter(identity: ModelIdentity) -> ModelIdentity:
     return identity.model_copy(update={"adapter": ""})
 
 
@@ -1106,7 +1116,7 @@ def _right_adapter(
     if not end.model.adapter:
         found.add("rollouts without the adapter of their arm", end.cell)
         return
-    learner = _learner(records, arm) if gathers else arm.name
+    learner = _learner_of(records, arm) if gathers else arm.name
     seed = end.cell.split("/")[1]
     of_seed = records.learned.get((learner, int(seed)), []) if seed.isdigit() else []
     rounds = max((one.round for one in of_seed), default=1)
@@ -1129,7 +1139,7 @@ def _right_adapter(
         found.add("rollouts with another adapter than their arm's", end.cell)
 
 
-def _learner(records: Records, gathering: Arm) -> str:
+def _learner_of(records: Records, gathering: Arm) -> str:
     """The arm that gathers experience under another name, before a later round of its own."""
     arms = records.run.manifest.plan.arms
     return next((arm.name for arm in arms if arm.learning == gathering.learning), "")
@@ -1161,13 +1171,13 @@ def _learned(records: Records, found: Contradictions) -> None:
             _shared(records, one, owners[one.adapter], found)
         if any((str(one.seed), task) not in resolved for task in one.selection.tasks):
             found.add("what was learned from successes that are none", name)
-        elif said := _counts(records, arm, one):
+        elif said := _selection(records, arm, one):
             found.add(said, name)
-        if not _used(records, arm, one):
+        if not _used_count(records, arm, one):
             found.add("what was learned from another number of successes than it says", name)
         if not {*one.items} <= records.items.keys():
             found.add("what was learned from memories that are not there", name)
-        _as_on_the_card(records, one, name, found)
+        _adapter_cards(records, one, name, found)
     sealed = [seal for seal in read_stream(run.folder, "seals", Seal) if seal.adapters]
     used = {one.adapter for one in run.consolidations if one.adapter}
     for adapter in sorted(sealed[-1].adapters.keys() - used) if sealed else ():
@@ -1182,7 +1192,7 @@ def _shared(records: Records, one: Consolidation, other: str, found: Contradicti
         found.add("adapters of another arm", f"{one.adapter} of {arm}")
 
 
-def _counts(records: Records, arm: Arm, one: Consolidation) -> str:
+def _selection(records: Records, arm: Arm, one: Consolidation) -> str:
     """What is wrong with how many attempts were seen, and how many of them failed; empty where nothing is."""
     learning = arm.own_learning
     plan, run = records.run.manifest.plan, records.run
@@ -1223,7 +1233,7 @@ def _counts(records: Records, arm: Arm, one: Consolidation) -> str:
     return ""
 
 
-def _used(records: Records, arm: Arm, one: Consolidation) -> bool:
+def _used_count(records: Records, arm: Arm, one: Consolidation) -> bool:
     """Whether as many successes went in as the records give: an item for each where they are told, and where nothing else is said of
     an arm as many as the poorest source has."""
     learning, plan = arm.own_learning, records.run.manifest.plan
@@ -1258,7 +1268,7 @@ def _used(records: Records, arm: Arm, one: Consolidation) -> bool:
     return one.used == min(most, learning.episodes or most)
 
 
-def _remembered(records: Records, found: Contradictions) -> None:
+def _memory_items(records: Records, found: Contradictions) -> None:
     """That memories are called by what they say, and say what the rollout that they come from did."""
     run, agent = records.run, records.agent
     owners = {
@@ -1283,7 +1293,7 @@ def _remembered(records: Records, found: Contradictions) -> None:
                 found.add("memories that say something else than their rollout did", item.id)
 
 
-def _as_on_the_card(records: Records, one: Consolidation, name: str, found: Contradictions) -> None:
+def _adapter_cards(records: Records, one: Consolidation, name: str, found: Contradictions) -> None:
     manifest = records.run.manifest
     cards = [records.card(adapter) for adapter in one.made]
     whole = [card for card in cards if card is not None]
@@ -1327,9 +1337,9 @@ def _proved(records: Records, found: Contradictions) -> None:
                 found.add("proofs of an adapter that is not the arm's", f"{proof.subject} of {proof.arm}")
         if proof.kind in kinds and proof.passed:
             proved.setdefault(proof.arm, set()).add(proof.subject)
-        if proof.kind is ProofKind.ACTION_GATE and proof.passed != _speaks(run, proof.arm):
+        if proof.kind is ProofKind.ACTION_GATE and proof.passed != _valid_actions_kept(run, proof.arm):
             found.add("arms whose action gate is not what their adapters' proofs say", proof.arm)
-    _acted(records, found)
+    _degenerate_arms(records, found)
     at_work = {verdict.cell.partition("/")[0] for verdict in run.verdicts}
     remembered = {proof.arm for proof in run.proofs if proof.kind is ProofKind.MEMORY_DELIVERED}
     for arm in run.manifest.plan.arms:
@@ -1351,7 +1361,7 @@ def _proved(records: Records, found: Contradictions) -> None:
                 found.add("arms that worked without having learned", f"{arm.name}, seed {seed}")
 
 
-def _acted(records: Records, found: Contradictions) -> None:
+def _degenerate_arms(records: Records, found: Contradictions) -> None:
     """That an arm was stopped for want of actions where its steps say so, and nowhere else."""
     run = records.run
     last: dict[str, AttemptSteps] = {}
@@ -1374,7 +1384,7 @@ def _acted(records: Records, found: Contradictions) -> None:
             found.add("arms whose steps have no actions, and that nobody stopped", arm.name)
 
 
-def _speaks(run: RunView, arm: str) -> bool:
+def _valid_actions_kept(run: RunView, arm: str) -> bool:
     """Whether an arm's adapters leave as many valid actions as they must, on the average."""
     shares = [
         (proof.after, proof.before)
@@ -1387,7 +1397,7 @@ def _speaks(run: RunView, arm: str) -> bool:
     return ours >= theirs - VALID_MARGIN
 
 
-def _asked(records: Records, found: Contradictions) -> None:
+def _likelihoods(records: Records, found: Contradictions) -> None:
     """That arms were asked about successes that are some, with adapters of theirs, and all about the same."""
     run, plan = records.run, records.run.manifest.plan
     bases = {arm.name for arm in plan.arms if arm.role in (ArmRole.BASE, ArmRole.AGAIN)}
@@ -1432,7 +1442,7 @@ def _of_this_plan(command: str, plan: Plan) -> bool:
     return named(words[2], plan.experiment) and named(profile, plan.profile)
 
 
-def _fine(seconds: float) -> bool:
+def _high_resolution(seconds: float) -> bool:
     """Whether a time is by a clock so fine that no two things take the same."""
     return seconds > 0 and round(seconds, 4) != seconds
 

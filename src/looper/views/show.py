@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from looper.records.text import encodable
+from looper.records.text import counted, encodable
 from looper.records.training import Windows
 from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import TestOutcome, Verdict

@@ -5,7 +5,7 @@ from enum import StrEnum
 from looper.records.base import Record
 
 
-class DeedKind(StrEnum):
+class AuditAction(StrEnum):
     """What was asked for."""
 
     SPAWN = "spawn"
@@ -23,10 +23,10 @@ class Stage(StrEnum):
     FAILED = "failed"
 
 
-class Deed(Record):
+class AuditEntry(Record):
     """One of two lines: that something was asked for, and what became of it."""
 
-    kind: DeedKind
+    kind: AuditAction
     target: str
     """Generation or run."""
     seen_hash: str

@@ -39,10 +39,10 @@ ALWAYS_PASS = (
 """Where one of these does not pass the run ends, and nothing is recorded."""
 
 
-def owed(records: Records) -> list[str]:
+def against_plan(records: Records) -> list[str]:
     """What is not there, or cannot be, each in words with the names that show it."""
     found = Contradictions()
-    found.look(
+    found.run(
         records,
         _proofs,
         _gates,
@@ -257,8 +257,8 @@ def _attempts_asked(records: Records) -> Iterator[str]:
     for cell, verdict in run.final.items():
         key, arm = (cell, verdict.attempt), cell.partition("/")[0]
         steps = records.steps.get(key, AttemptSteps())
-        owed = arm in names and key in run.ends and steps.count > steps.without
-        if asked.pop(key, 0) != owed:
+        asks = arm in names and key in run.ends and steps.count > steps.without
+        if asked.pop(key, 0) != asks:
             yield cell
     # Of attempts that were tried again there may be some too.
     yield from (
@@ -448,7 +448,7 @@ def _ratings(records: Records, found: Contradictions) -> None:
 
 
 def _questions(records: Records, found: Contradictions) -> None:
-    """That what was asked about successes is what they give, is judged as its answer says, and is all that was owed."""
+    """That what was asked about successes is what they give, is judged as its answer says, and is all that was to be asked."""
     run, agent = records.run, records.agent
     learned = {one.key: one for one in run.consolidations}
     # Whoever was killed while an arm learned has its questions, and its next process asks them again.
