@@ -8,6 +8,7 @@ from looper.cli.wiring import adapter_store, folder_digest
 from looper.errors import BadInput
 from looper.metrics.paired import repository_of
 from looper.records.base import grouped
+from looper.records.plan import arm_of
 from looper.records.text import counted
 from looper.records.training import AdapterRecord
 from looper.views.lineage import adapters_of, lineage_data, lineage_lines
@@ -93,7 +94,7 @@ def _about(card: AdapterRecord, users: Sequence[tuple[str, tuple[str, ...]]]) ->
 
 def _origin(card: AdapterRecord, users: Sequence[tuple[str, tuple[str, ...]]]) -> str:
     """Who made an adapter of what, and which arms of which runs have it."""
-    arms = dict.fromkeys(source.split("/")[0] for source in card.sources)
+    arms = dict.fromkeys(arm_of(source) for source in card.sources)
     by_hand = [f"trained by hand from {card.run} ({', '.join(arms)})"] if card.run is not None else []
     had = [f"{', '.join(named)} of {run}" for run, named in users]
     more = [f"{len(had) - MOST} more"] if len(had) > MOST else []

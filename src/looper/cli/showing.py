@@ -12,6 +12,7 @@ from looper.cli.options import json_line, the_run
 from looper.cli.settings import Settings
 from looper.errors import BadInput, LooperError
 from looper.records.memory import Delivery
+from looper.records.plan import arm_of, task_id_of
 from looper.records.text import counted
 from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import Outcome
@@ -87,7 +88,7 @@ def show_cell(
 def _cell_lines(view: RunView, cells: Sequence[str], *, failed: bool, as_json: bool) -> Iterator[str]:
     """Cells with their ends; where there are some that gather experience, how many of both kinds there are."""
     ends = {cell: view.final.get(cell) for cell in cells}
-    gathers = {cell for cell in cells if cell.partition("/")[0] in view.gathering}
+    gathers = {cell for cell in cells if arm_of(cell) in view.gathering}
     shown = {
         cell: found
         for cell, found in ends.items()
@@ -121,7 +122,7 @@ def _one_cell(view: RunView, cells: Sequence[str], wanted: str) -> str:
     if len(found) == 1:
         return found[0]
     what = f"{len(found)} cells end in" if found else "No cell is called"
-    names = [*cells, *dict.fromkeys(cell.rpartition("/")[2] for cell in cells)]
+    names = [*cells, *dict.fromkeys(task_id_of(cell) for cell in cells)]
     near = difflib.get_close_matches(wanted, found or names, n=3, cutoff=0.6) or found[:3]
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     raise BadInput(

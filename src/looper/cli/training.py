@@ -28,7 +28,7 @@ from looper.experiment.plans import parse_model
 from looper.experiment.pools import read_attempts
 from looper.experiment.schedule import split_tasks
 from looper.records.model import BACKENDS, ModelSpec
-from looper.records.plan import Arm, Plan
+from looper.records.plan import Arm, Plan, arm_of, task_id_of
 from looper.records.task import Task
 from looper.records.text import counted
 from looper.records.training import (
@@ -124,7 +124,7 @@ class _Gathered:
     def told(self, sources: Sequence[str]) -> str:
         """How many examples there are of each kind, and from which arms. `sources` has the cell and attempt of each."""
         by_kind: dict[str, Counter[str]] = {}
-        for arm in (source.split("/")[0] for source in sources):
+        for arm in (arm_of(source) for source in sources):
             by_kind.setdefault(self.kinds.get(arm, "of unknown origin"), Counter())[arm] += 1
         return ", ".join(
             f"{found.total()} {kind} ({', '.join(f'{arm} {count}' for arm, count in sorted(found.items()))})"
@@ -197,9 +197,7 @@ def _model_of(options: TrainOptions, plan: Plan) -> ModelSpec:
 def _unfinished(view: RunView, arms: Sequence[str], split: Collection[str]) -> str:
     # What a failed arm left undone nobody goes on with.
     owed = view.planned_cells
-    cells = [
-        cell for arm in arms for cell in view.cells(arm) if cell.split("/", 2)[2] in split and cell in owed
-    ]
+    cells = [cell for arm in arms for cell in view.cells(arm) if task_id_of(cell) in split and cell in owed]
     left = sum(cell not in view.final for cell in cells)
     if not left:
         return ""
@@ -271,7 +269,7 @@ def _chosen(
     )
     sources = [example.source for example in examples]
     say(f"examples: {found.told(sources)}")
-    arms = dict.fromkeys(source.split("/")[0] for source in sources)
+    arms = dict.fromkeys(arm_of(source) for source in sources)
     if len({found.kinds[arm] for arm in arms}) > 1:
         each = dict.fromkeys(found.kinds[arm] for arm in arms)
         ways = (" ".join(f"--arm {arm}" for arm in arms if found.kinds[arm] == kind) for kind in each)

@@ -29,7 +29,7 @@ from looper.journal import read_stream
 from looper.memory.distil import distil
 from looper.records.base import content_hash, grouped
 from looper.records.memory import Delivery, MemoryItem, MemoryKind, Reverted
-from looper.records.plan import Arm, ArmRole
+from looper.records.plan import Arm, ArmRole, arm_of
 from looper.records.question import AnsweredQuestion
 from looper.records.seal import Seal
 from looper.records.task import Task
@@ -188,8 +188,7 @@ def _library(
     attempts = (
         Attempt(end, tuple(steps_of(key)), verdict)
         for cell, verdict in run.final.items()
-        if cell.partition("/")[0] in gathering
-        and (end := run.ends.get(key := (cell, verdict.attempt))) is not None
+        if arm_of(cell) in gathering and (end := run.ends.get(key := (cell, verdict.attempt))) is not None
     )
     repos = sorted({tasks[name].repo for name in run.manifest.tasks})
     pools = Pools(run.manifest, tasks, attempts)

@@ -18,7 +18,7 @@ from looper.experiment.ledger import ActionCount, Ledger
 from looper.metrics.sequential import DEGENERATE, DEGENERATE_ALPHA, evidence
 from looper.protocols import Engine
 from looper.records.job import UNTREATED, CellJob, CellTreatment, Event, ResumeState
-from looper.records.plan import Arm, Cell, Plan
+from looper.records.plan import Arm, Cell, Plan, arm_of
 from looper.records.task import Task
 from looper.records.trajectory import Step, Trajectory
 from looper.records.treatment import Proof, ProofKind
@@ -66,7 +66,7 @@ class _Counts:
     def newly_failed(self, arm: str) -> str:
         """Why an arm has failed of which a cell has just come to its end, in words, and counts it as failed; empty where it has not, or had
         before."""
-        found = [self.acted[key] for key in self.over if key.partition("/")[0] == arm and key in self.acted]
+        found = [self.acted[key] for key in self.over if arm_of(key) == arm and key in self.acted]
         shares = [acted.without / acted.steps for acted in found]
         if arm in self.failed_arms or evidence(shares, DEGENERATE) < 1 / DEGENERATE_ALPHA:
             return ""

@@ -733,6 +733,15 @@ class Cell(Record):
         return f"{self.arm}/{self.seed}/{self.instance_id}"
 
 
+def arm_of(cell: str) -> str:
+    """The arm in the key of a cell, or of an attempt at it."""
+    return cell.partition("/")[0]
+
+
+def task_id_of(cell: str) -> str:
+    return cell.split("/", 2)[-1]
+
+
 class Override(Record):
     """A gate that was passed over."""
 

@@ -19,7 +19,7 @@ from looper.errors import BadInput, LooperError
 from looper.records.base import grouped
 from looper.records.generation import Phase
 from looper.records.memory import MemoryItem
-from looper.records.plan import RunManifest
+from looper.records.plan import RunManifest, arm_of, task_id_of
 from looper.records.task import Task
 from looper.records.text import bare_lines
 from looper.records.training import AdapterRecord
@@ -271,7 +271,7 @@ class Pages:
         first = LAST if live and not wanted.any else 1
         found = steps_page(run, cell, wanted, _number(asked.get("page")) or first, _number(asked.get("step")))
         where, names = cell.name.partition("/")[2], [arm.name for arm in run.manifest.plan.arms]
-        mine = cell.name.partition("/")[0]
+        mine = arm_of(cell.name)
         base = run.manifest.plan.base
         others = [
             f"{name}/{where}" for name in names if name != mine and f"{name}/{where}" in run.planned_cells
@@ -398,7 +398,7 @@ class Pages:
         left, right = cells
         if left is None or right is None:
             raise HTTPException(404, "Name two cells of this run: ?a=ARM/SEED/TASK&b=ARM/SEED/TASK")
-        if names[0].rpartition("/")[2] != names[1].rpartition("/")[2]:
+        if task_id_of(names[0]) != task_id_of(names[1]):
             raise HTTPException(422, "These are rollouts at different tasks; name two cells of one task.")
         attempts = run.followed().attempts
         places = [

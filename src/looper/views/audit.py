@@ -15,7 +15,7 @@ from pathlib import Path
 from looper.journal import Damage, raw_lines, read_stream, sequence_number
 from looper.records.base import Record, content_hash
 from looper.records.memory import MemoryItem, Reverted
-from looper.records.plan import RunManifest
+from looper.records.plan import RunManifest, arm_of, task_id_of
 from looper.records.question import AnsweredQuestion, Rating
 from looper.records.seal import LATER, Seal
 from looper.records.task import Task
@@ -302,20 +302,20 @@ def _gone(run: RunView) -> set[str]:
     if not _is_sealed(run):
         return set()
     idle = {*_not_run(run)}
-    gone = {cell for cell in run.planned_cells - run.final.keys() if cell.partition("/")[0] not in idle}
+    gone = {cell for cell in run.planned_cells - run.final.keys() if arm_of(cell) not in idle}
     if not run.manifest.plan.is_grading:
         return gone
     # Of several models whose patches are graded each may have left out tasks that another one has.
     judged = {verdict.instance_id for verdict in run.final.values()}
-    return {cell for cell in gone if cell.split("/", 2)[2] not in judged}
+    return {cell for cell in gone if task_id_of(cell) not in judged}
 
 
 def _not_run(run: RunView) -> list[str]:
     """Arms without any end in a run of which each session asked for some arms only."""
     if not _is_sealed(run) or not all(" --arm " in found.command for found in run.sessions):
         return []
-    at_work = {cell.partition("/")[0] for cell in run.final}
-    return sorted({cell.partition("/")[0] for cell in run.planned_cells} - at_work)
+    at_work = {arm_of(cell) for cell in run.final}
+    return sorted({arm_of(cell) for cell in run.planned_cells} - at_work)
 
 
 def _adapters(run: RunView, outside: ExternalFacts) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from looper.metrics.registered import DECIDED
 from looper.records.base import grouped
-from looper.records.plan import Metric
+from looper.records.plan import Metric, arm_of
 from looper.records.verdict import Outcome
 from looper.views.findings import (
     arm_rows,
@@ -129,7 +129,7 @@ def cell_page(run: RunView, wanted: CellQuery) -> CellPage:
     rows = [
         row
         for name in names
-        if not wanted.arm or name.partition("/")[0] == wanted.arm
+        if not wanted.arm or arm_of(name) == wanted.arm
         for row in [_cell_row(run, name, begun)]
         if _has(row, wanted.outcome) and (text in name.lower() or text in row.cause.lower())
     ]

@@ -20,7 +20,7 @@ from looper.metrics.sequential import DEGENERATE, DEGENERATE_ALPHA, evidence
 from looper.records.base import content_hash, grouped
 from looper.records.learning import Source, Treatment
 from looper.records.memory import Delivery, MemoryItem, MemoryKind, Moment
-from looper.records.plan import REAL_SUITES, Arm, ArmRole, Cell, Gate, Limits, Plan
+from looper.records.plan import REAL_SUITES, Arm, ArmRole, Cell, Gate, Limits, Plan, arm_of
 from looper.records.question import AnsweredQuestion
 from looper.records.sampling import sampling_seed
 from looper.records.seal import Seal
@@ -350,7 +350,7 @@ class Records:
             key = step.cell, step.attempt
             if key not in found:
                 found[key] = AttemptSteps.of(self.run.ends.get(key))
-            self.replies.add(step, self.arms.get(step.cell.partition("/")[0]), self.agent, found[key].tree)
+            self.replies.add(step, self.arms.get(arm_of(step.cell)), self.agent, found[key].tree)
             found[key].add(place, step)
             if place < kept.bytes:
                 again.add(place, step)
@@ -399,7 +399,7 @@ class Records:
             *self.run.final,
             *(cell for cell, _ in self.steps),
         )
-        return frozenset(cell.partition("/")[0] for cell in cells)
+        return frozenset(arm_of(cell) for cell in cells)
 
     @cached_property
     def own_successes(self) -> dict[int, set[str]]:
@@ -440,7 +440,7 @@ class Records:
         """Whether experience that failed outside of the agent may have been gathered by a later process, after it was learned from."""
         gathering = {arm.name for _, arm in self.run.manifest.plan.all_experience()}
         return len(self.run.sessions) > 1 and any(
-            verdict.outcome is Outcome.INFRA_ERROR and verdict.cell.partition("/")[0] in gathering
+            verdict.outcome is Outcome.INFRA_ERROR and arm_of(verdict.cell) in gathering
             for verdict in self.run.verdicts
         )
 
@@ -1153,7 +1153,7 @@ def _learned(records: Records, found: Contradictions) -> None:
     resolved = {
         (cell.split("/")[1], verdict.instance_id)
         for cell, verdict in run.final.items()
-        if cell.partition("/")[0] in gathering and verdict.outcome is Outcome.RESOLVED
+        if arm_of(cell) in gathering and verdict.outcome is Outcome.RESOLVED
     }
     owners: dict[str, str] = {}
     for one in {each.key: each for each in run.consolidations}.values():
@@ -1340,7 +1340,7 @@ def _proved(records: Records, found: Contradictions) -> None:
         if proof.kind is ProofKind.ACTION_GATE and proof.passed != _valid_actions_kept(run, proof.arm):
             found.add("arms whose action gate is not what their adapters' proofs say", proof.arm)
     _degenerate_arms(records, found)
-    at_work = {verdict.cell.partition("/")[0] for verdict in run.verdicts}
+    at_work = {arm_of(verdict.cell) for verdict in run.verdicts}
     remembered = {proof.arm for proof in run.proofs if proof.kind is ProofKind.MEMORY_DELIVERED}
     for arm in run.manifest.plan.arms:
         if arm.name not in at_work:
@@ -1370,9 +1370,7 @@ def _degenerate_arms(records: Records, found: Contradictions) -> None:
             last[cell] = steps
     stopped = {proof.arm for proof in run.proofs if proof.kind is ProofKind.ACTS and not proof.passed}
     for arm in run.manifest.plan.arms:
-        shares = [
-            steps.without / steps.count for cell, steps in last.items() if cell.partition("/")[0] == arm.name
-        ]
+        shares = [steps.without / steps.count for cell, steps in last.items() if arm_of(cell) == arm.name]
         if arm.name in stopped and (not shares or fmean(shares) <= DEGENERATE):
             found.add("arms that were stopped for want of actions, and whose steps have them", arm.name)
         elif (
@@ -1404,7 +1402,7 @@ def _likelihoods(records: Records, found: Contradictions) -> None:
     resolved = {
         verdict.instance_id
         for cell, verdict in run.final.items()
-        if cell.partition("/")[0] in bases and verdict.outcome is Outcome.RESOLVED
+        if arm_of(cell) in bases and verdict.outcome is Outcome.RESOLVED
     }
     last = [one for one in run.likelihoods if one.last]
     about = {*last[0].held_out} if last else set()

@@ -13,7 +13,7 @@ from typing import Any
 
 from looper.errors import BadInput
 from looper.metrics.paired import PairedDifference, paired_difference
-from looper.records.plan import AS_COMPUTED, Arm
+from looper.records.plan import AS_COMPUTED, Arm, task_id_of
 from looper.records.text import bare_lines, counted, listed
 from looper.records.trajectory import Action, Step, Trajectory
 from looper.records.verdict import Verdict
@@ -257,7 +257,7 @@ def rollouts_data(run: RunView, first: str, second: str) -> dict[str, Any]:
 
 
 def _rollouts(run: RunView, first: str, second: str) -> tuple[list[Step], list[Step]]:
-    if first.rpartition("/")[2] != second.rpartition("/")[2]:
+    if task_id_of(first) != task_id_of(second):
         raise BadInput("These are rollouts at different tasks; name two cells of one task.")
     ours, theirs = (steps_of(run.folder, cell) for cell in (first, second))
     for cell, steps in ((first, ours), (second, theirs)):

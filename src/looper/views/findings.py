@@ -34,7 +34,7 @@ from looper.metrics.paired import (
 from looper.metrics.power import ENOUGH
 from looper.metrics.registered import ALPHA, DECIDED, Decision, Registered
 from looper.records.learning import Treatment
-from looper.records.plan import Arm, ArmRole, Contrast, Expect, Metric, Plan
+from looper.records.plan import Arm, ArmRole, Contrast, Expect, Metric, Plan, arm_of
 from looper.records.text import counted, listed
 from looper.records.treatment import ProofKind
 from looper.views.questions import question_lines
@@ -74,7 +74,7 @@ def begun_rows(run: RunView) -> list[tuple[str, ...]]:
 
 def not_begun(run: RunView) -> list[str]:
     """Arms of which no cell has an end, and choices that are made from one, where others have begun."""
-    begun = {cell.partition("/")[0] for cell in run.final}
+    begun = {arm_of(cell) for cell in run.final}
     names = [*(arm.name for arm in run.manifest.plan.arms), *run.choice_names]
     left = [name for name in names if not begun >= {*run.members(name)} and name not in run.failed_arms]
     return left if len(left) < len(names) else []

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from looper.records.learning import Learning
-from looper.records.plan import Arm
+from looper.records.plan import Arm, arm_of
 from looper.records.text import counted, listed
 from looper.records.training import AdapterRecord
 from looper.records.treatment import Consolidation
@@ -144,7 +144,7 @@ def _adapter_lines(name: str, card_of: Callable[[str], AdapterRecord | None]) ->
         f"{100 * card.relative_change:.1f} %, {card.backend}"
     )
     if card.run is not None:
-        arms = Counter(source.split("/")[0] for source in card.sources)
+        arms = Counter(arm_of(source) for source in card.sources)
         yield f"    trained by hand from {card.run}: {', '.join(f'{arm} {count}' for arm, count in arms.items())}"
     if card.parts or card.start:
         yield f"    made from {', '.join([*filter(None, [card.start]), *card.parts])}"

@@ -19,7 +19,7 @@ from looper.errors import BadInput, as_called
 from looper.metrics.behaviour import whole_sum
 from looper.metrics.paired import repository_of
 from looper.records.base import grouped
-from looper.records.plan import REAL_SUITES, Suite
+from looper.records.plan import REAL_SUITES, Suite, arm_of, task_id_of
 from looper.records.trajectory import StopReason
 from looper.records.treatment import ProofKind
 from looper.records.verdict import Outcome
@@ -144,7 +144,7 @@ def phases_left(run: RunView, found: Sequence[RunPhase], now: float) -> list[Tim
     timed, ended = _timed_cells(run), {verdict.cell for verdict in run.verdicts}
     evaluated = {arm.name for arm in run.manifest.plan.arms}
     # Those of an arm that failed later took their time as well, though the run is not held to them any more.
-    of_failed = sum(cell.partition("/")[0] in evaluated for cell in ended - run.planned_cells)
+    of_failed = sum(arm_of(cell) in evaluated for cell in ended - run.planned_cells)
     for at, phase in enumerate(found):
         if phase.done >= phase.planned:
             continue
@@ -162,11 +162,7 @@ def phases_left(run: RunView, found: Sequence[RunPhase], now: float) -> list[Tim
             count = phase.done + (of_failed if of_phase else 0) - earlier
             if count < ENOUGH:
                 break
-            rest = [
-                cell
-                for cell in run.planned_cells - ended
-                if (cell.partition("/")[0] in evaluated) is of_phase
-            ]
+            rest = [cell for cell in run.planned_cells - ended if (arm_of(cell) in evaluated) is of_phase]
             expected = _expected(run.manifest.plan.selection.suite, timed[-count:], rest)
             if expected is None:
                 break
@@ -203,7 +199,7 @@ def _timed_cells(run: RunView) -> list[tuple[str, float]]:
 
 
 def _repository(cell: str) -> str:
-    return repository_of(cell.rpartition("/")[2])
+    return repository_of(task_id_of(cell))
 
 
 def _varies(seconds: Sequence[float]) -> float:

@@ -15,7 +15,7 @@ from looper.journal import read_stream
 from looper.records.base import grouped
 from looper.records.learning import Learning, Treatment
 from looper.records.likelihood import Key, Likelihood
-from looper.records.plan import Arm, ArmRole, Chooser, Gate
+from looper.records.plan import Arm, ArmRole, Chooser, Gate, arm_of
 from looper.records.question import AnsweredQuestion, Rating
 from looper.records.seal import Seal
 from looper.records.strategy import AdaptiveRank, FullReplay, Mixture
@@ -255,7 +255,7 @@ def _attempts_asked(records: Records) -> Iterator[str]:
         return
     asked = Counter((one.cell, one.attempt) for one in run.attempt_likelihoods)
     for cell, verdict in run.final.items():
-        key, arm = (cell, verdict.attempt), cell.partition("/")[0]
+        key, arm = (cell, verdict.attempt), arm_of(cell)
         steps = records.steps.get(key, AttemptSteps())
         asks = arm in names and key in run.ends and steps.count > steps.without
         if asked.pop(key, 0) != asks:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from looper.errors import BadInput
+from looper.records.plan import task_id_of
 from looper.records.verdict import Outcome
 from looper.views.exports import one_arm
 from looper.views.runs import RunView
@@ -38,7 +39,7 @@ def swe_bench_report(run: RunView, arm: str | None, unjudged: Sequence[str] = ()
     submitted = [cell for cell in cells if cell in ends or cell in final]
 
     def ids(chosen: list[str], more: Sequence[str] = ()) -> list[str]:
-        return sorted((*(cell.rpartition("/")[2] for cell in chosen), *more))
+        return sorted((*(task_id_of(cell) for cell in chosen), *more))
 
     empty = [cell for cell in submitted if cell in ends and not ends[cell].patch.strip()]
     graded = [cell for cell in submitted if cell in final and cell not in empty]
