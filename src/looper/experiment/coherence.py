@@ -5,7 +5,7 @@ Each check yields the keys that are wrong and a sentence with what to do, and al
 tasks is in `feasibility`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from math import log
 
@@ -298,46 +298,25 @@ def _rises(values: list[float | None]) -> bool:
 
 def _cannot_work(plan: Plan) -> Iterator[tuple[Path, str]]:
     """Limits and tools with which no model can do anything, of the plan or of an arm."""
-    told: set[str] = set()
+    told: set[Path] = set()
     for at, arm in enumerate(plan.arms):
         if not arm.model.reads:
             continue
-        own = arm.limits
         limits = plan.limits_of(arm)
-        for key, wrong in (
-            (
-                "steps",
-                f"a rollout has {limits.steps} step, and an edit and done take {LEAST_STEPS}. Raise it"
-                if limits.steps < LEAST_STEPS
-                else "",
-            ),
-            (
-                "output_tokens",
-                f"a reply may have {limits.output_tokens} tokens, and the context holds {limits.context_tokens} with its prompt. Lower "
-                "it, or raise context_tokens"
-                if limits.output_tokens >= limits.context_tokens
-                else "",
-            ),
-            (
-                "total_tokens",
-                f"a rollout may have {limits.total_tokens} tokens, and one reply {limits.output_tokens}. Raise it, or lower output_tokens"
-                if limits.total_tokens is not None and limits.total_tokens < limits.output_tokens
-                else "",
-            ),
-            (
-                "wall_s",
-                f"a rollout has {limits.wall_s:g} s, and nothing is done and judged in less than {LEAST_WALL_S:g} s. Raise it"
-                if limits.wall_s < LEAST_WALL_S
-                else "",
-            ),
-        ):
-            mine = own is not None and getattr(own, key) is not None
-            if wrong and (mine or key not in told):
-                told |= set() if mine else {key}
-                yield (
-                    ("arms", at, "limits", key) if mine else ("limits", key),
-                    f"{arm.name}: {wrong}" if mine else wrong,
-                )
+        wrong = {
+            "steps": limits.steps < LEAST_STEPS
+            and f"a rollout has {limits.steps} step, and an edit and done take {LEAST_STEPS}. Raise it",
+            "output_tokens": limits.output_tokens >= limits.context_tokens
+            and f"a reply may have {limits.output_tokens} tokens, and the context holds {limits.context_tokens} with its prompt. Lower "
+            "it, or raise context_tokens",
+            "total_tokens": limits.total_tokens is not None
+            and limits.total_tokens < limits.output_tokens
+            and f"a rollout may have {limits.total_tokens} tokens, and one reply {limits.output_tokens}. Raise it, or lower output_tokens",
+            "wall_s": limits.wall_s < LEAST_WALL_S
+            and f"a rollout has {limits.wall_s:g} s, and nothing is done and judged in less than {LEAST_WALL_S:g} s. Raise it",
+        }
+        for path, said in _own_or_shared(wrong, arm.limits, ("arms", at, "limits"), ("limits",), told):
+            yield path, f"{arm.name}: {said}" if path[0] == "arms" else said
         tools = arm.scaffold.tools
         lacks = [
             *(["a way to change a file (bash, edit or write)"] if not set(tools) & set(CHANGING) else []),
@@ -348,6 +327,17 @@ def _cannot_work(plan: Plan) -> Iterator[tuple[Path, str]]:
                 ("arms", at, "scaffold", "tools"),
                 f"{arm.name} has the tools {', '.join(tools) or 'none'}, and lacks {', and '.join(lacks)}. Add to them",
             )
+
+
+def _own_or_shared(
+    wrong: Mapping[str, str | bool], own: Record | None, mine: Path, shared: Path, told: set[Path]
+) -> Iterator[tuple[Path, str]]:
+    """What is wrong with settings, by key, at the arm that has its own, and once where all have the same."""
+    for key, said in wrong.items():
+        path = (*(mine if getattr(own, key, None) is not None else shared), key)
+        if said and path not in told:
+            told.add(path)
+            yield path, str(said)
 
 
 def _cannot_be_told_or_trained(plan: Plan) -> Iterator[tuple[Path, str]]:
@@ -383,37 +373,22 @@ def _cannot_be_told_or_trained(plan: Plan) -> Iterator[tuple[Path, str]]:
             continue  # Told elsewhere.
         rank = PlanSettings(plan).of(arm.name).get("rank")
         width = NANO_WIDTHS.get(arm.model.name, NANO_WIDTH) if arm.model.backend == "nano" else None
-        for key, wrong in (
-            (
-                "learning_rate",
-                f"at a learning rate of {training.learning_rate:.3g} {counted(training.iterations, 'iteration')} "
-                "move no weight by more than "
-                f"{training.learning_rate * training.iterations:.1g}, which is lost in rounding. Raise it"
-                if training.learning_rate * training.iterations < LEAST_MOVE
-                else "",
-            ),
-            (
-                "max_tokens",
-                f"an example may have {training.max_tokens} tokens, and the shortest has {LEAST_EXAMPLE_TOKENS} or more: nothing would be "
-                "left to train on. Raise it"
-                if training.max_tokens < LEAST_EXAMPLE_TOKENS
-                else "",
-            ),
-            (
-                "rank",
-                f"a change of rank {plainly(rank)} is wider than the model, whose matrices have {width} rows or columns. Lower it"
-                if width is not None
-                and rank is not None
-                and rank > width
-                and training.kind is not AdapterKind.FULL
-                else "",
-            ),
-        ):
-            mine = getattr(own, key) is not None
-            path = ("arms", at, "learning", "training", key) if mine else ("experience", "training", key)
-            if wrong and path not in told:
-                told.add(path)
-                yield path, f"{arm.name}: {wrong}"
+        wrong = {
+            "learning_rate": training.learning_rate * training.iterations < LEAST_MOVE
+            and f"at a learning rate of {training.learning_rate:.3g} {counted(training.iterations, 'iteration')} "
+            f"move no weight by more than {training.learning_rate * training.iterations:.1g}, which is lost in rounding. Raise it",
+            "max_tokens": training.max_tokens < LEAST_EXAMPLE_TOKENS
+            and f"an example may have {training.max_tokens} tokens, and the shortest has {LEAST_EXAMPLE_TOKENS} or more: nothing would be "
+            "left to train on. Raise it",
+            "rank": width is not None
+            and rank is not None
+            and rank > width
+            and training.kind is not AdapterKind.FULL
+            and f"a change of rank {plainly(rank)} is wider than the model, whose matrices have {width} rows or columns. Lower it",
+        }
+        paths: tuple[Path, Path] = ("arms", at, "learning", "training"), ("experience", "training")
+        for path, said in _own_or_shared(wrong, own, *paths, told):
+            yield path, f"{arm.name}: {said}"
 
 
 def _without_purpose(plan: Plan) -> Iterator[tuple[Path, str]]:
