@@ -333,23 +333,20 @@ def written_plan(
         raise BadInput(
             f"{experiment} has no arm that carries an adapter; capability has: looper run capability."
         )
-    changed = chosen.model_copy(
-        update={key: value for key, value in (("model", model), ("adapter", adapter)) if value is not None}
-    )
-    if limit is not None:
-        changed = changed.model_copy(update={"tasks": changed.tasks.model_copy(update={"limit": limit})})
+    of_tasks = {"limit": limit, "suite_seed": master_seed}
+    changes: dict[str, Any] = {
+        "model": model,
+        "adapter": adapter,
+        "tasks": chosen.tasks.model_copy(update=_given(of_tasks)),
+    }
     if master_seed is not None:
-        changed = changed.model_copy(
-            update={
-                "tasks": changed.tasks.model_copy(update={"suite_seed": master_seed}),
-                "seeds": tuple(SEEDS_APART * master_seed + seed for seed in changed.seeds),
-            }
-        )
+        changes["seeds"] = tuple(SEEDS_APART * master_seed + seed for seed in chosen.seeds)
     if split is not None:
-        if changed.experience is None or not any(arm.learning for arm in file.arms):
+        if chosen.experience is None or not any(arm.learning for arm in file.arms):
             raise BadInput(f"Nothing is learned in {experiment} {profile}, so there is nothing to split.")
-        changed = changed.model_copy(update={"experience": _divided(changed.experience, split)})
+        changes["experience"] = _divided(chosen.experience, split)
         profile = f"{Path(profile).stem}-{split}"
+    changed = chosen.model_copy(update=_given(changes))
     _names_exist(file, changed, whole, layers)
     arms = [
         at
@@ -400,6 +397,10 @@ def written_plan(
     return replace(written, plan=_spoken(written))
 
 
+def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if value is not None}
+
+
 def _usual_profile(file: ExperimentText, source: str) -> str:
     """The profile where none is named. Raises BadInput where a file has several and none of them is micro."""
     if "micro" in file.profiles or not file.profiles:
@@ -443,6 +444,10 @@ def _means_what_it_says(written: Written, file: ExperimentText) -> None:
         raise BadInput("; ".join(found))
 
 
+SENTENCES = {"arms": ("reason",), "choices": ("reason",), "contrasts": ("shown", "refuted", "open")}
+"""Keys with sentences, by the part of a plan that has them."""
+
+
 def _spoken(written: Written) -> Plan:
     """The plan with every sentence filled in. Raises BadInput that names every one that cannot be."""
     plan, settings, wrong = written.plan, PlanSettings(written.plan), []
@@ -454,33 +459,19 @@ def _spoken(written: Written) -> Plan:
             wrong.append(written.said(str(error), *path))
             return sentence
 
-    spoken = plan.model_copy(
-        update={
-            "title": filled(plan.title, "title"),
-            "hypothesis": filled(plan.hypothesis, "hypothesis"),
-            "factor": filled(plan.factor, "factor"),
-            "arms": tuple(
-                found.model_copy(update={"reason": filled(found.reason, "arms", number, "reason")})
-                for number, found in enumerate(plan.arms)
-            ),
-            "choices": tuple(
-                found.model_copy(update={"reason": filled(found.reason, "choices", number, "reason")})
-                for number, found in enumerate(plan.choices)
-            ),
-            "contrasts": tuple(
-                found.model_copy(
-                    update={
-                        key: filled(getattr(found, key), "contrasts", number, key, contrast=found)
-                        for key in ("shown", "refuted", "open")
-                    }
-                )
-                for number, found in enumerate(plan.contrasts)
-            ),
-        }
-    )
+    spoken: dict[str, Any] = {
+        key: filled(getattr(plan, key), key) for key in ("title", "hypothesis", "factor")
+    }
+    for part, keys in SENTENCES.items():
+        spoken[part] = []
+        for number, found in enumerate(getattr(plan, part)):
+            contrast = found if isinstance(found, Contrast) else None
+            said = {key: filled(getattr(found, key), part, number, key, contrast=contrast) for key in keys}
+            spoken[part].append(found.model_copy(update=said))
+        spoken[part] = tuple(spoken[part])
     if wrong:
         raise BadInput("; ".join(wrong))
-    return spoken
+    return plan.model_copy(update=spoken)
 
 
 def _divided(experience: Experience, split: str) -> Experience:
