@@ -163,15 +163,12 @@ class AttemptSteps:
     """Every step that says that the work is done ended the rollout so, and no other did."""
     last_s: float = 0.0
     """Of the last of them."""
-    faster: bool = False
-    """A step took less time than its reply, with what was waited for it, or nothing was waited for."""
-    timeless: bool = False
-    """A reply with tokens took no time."""
+    too_fast: bool = False
+    """A step took less time than its reply, with what was waited for it, or nothing was waited for; or a reply with tokens took none."""
     overseen: bool = False
     odd: bool = False
-    """A step whose guards, exit code or other signs belong to another action or result than its own."""
-    refused: bool = False
-    """A step was refused and says something else, or the other way round."""
+    """A step whose guards, exit code or other signs belong to another action or result than its own, or that says it was refused and was
+    not, or the other way round."""
     counters: set[str] = field(default_factory=set)
     """Who counted its tokens."""
     by_command: bool = False
@@ -217,13 +214,14 @@ class AttemptSteps:
         self.prompt_tokens = _sum(self.prompt_tokens, usage.prompt_tokens)
         self.completion_tokens = _sum(self.completion_tokens, usage.completion_tokens)
         self.model_s += reply.wall_s
-        self.last_s = step.wall_s - reply.waited_s
-        self.seconds += self.last_s
         waited = reply.waited_s
-        self.faster |= step.wall_s < 0.999 * (reply.wall_s + waited) - 0.01 or (waited > 0) != (
-            reply.retries > 0
+        self.last_s = step.wall_s - waited
+        self.seconds += self.last_s
+        self.too_fast |= (
+            step.wall_s < 0.999 * (reply.wall_s + waited) - 0.01
+            or (waited > 0) != (reply.retries > 0)
+            or (not reply.wall_s and bool(usage.completion_tokens))
         )
-        self.timeless |= not reply.wall_s and bool(usage.completion_tokens)
         self.overseen |= reply.overseen
         self.counters.add(usage.counted_by)
         if reply.in_flight is not None:
@@ -261,10 +259,10 @@ class AttemptSteps:
             pass
         elif kind is ObservationKind.REFUSED:
             # A guard that ends the rollout says nothing.
-            self.refused |= not seen.text.startswith("error") and bool(seen.text)
+            self.odd |= not seen.text.startswith("error") and bool(seen.text)
             self.idle_change |= step.tree != self.tree and step.stop_reason is not StopReason.UNUSABLE
         elif well and isinstance(action, (Edit, Write)):
-            self.refused |= seen.text.startswith("error")
+            self.odd |= seen.text.startswith("error")
         if step.stop_reason is not StopReason.UNUSABLE:
             self.unread |= (action is None) != (step.problem is not None) or (
                 kind not in (ObservationKind.PROBLEM, ObservationKind.END)
@@ -631,12 +629,12 @@ def _ends(records: Records, found: Contradictions) -> None:
             found.add("rollouts whose steps and limits give another reason to end", end.cell)
         if end.wall_s < 0.999 * steps.seconds - 0.01:
             found.add("rollouts that took less time than their steps", end.cell)
-        if steps.faster or steps.timeless or end.wall_s < -0.01:
+        if steps.too_fast or end.wall_s < -0.01:
             found.add("rollouts with a step that took less time than its reply", end.cell)
         _time_limit(end, steps, run.manifest.plan.limits_of(arm), found)
         if steps.overseen and not arm.has_overseer:
             found.add("rollouts that an overseer stepped in at although their arm has none", end.cell)
-        if records.same_code and (steps.odd or steps.refused):
+        if records.same_code and steps.odd:
             found.add("rollouts with steps whose signs are not those of their action and result", end.cell)
         counted = steps.counters, min(len(steps.in_flight), 1)
         if steps.count and (
