@@ -204,80 +204,49 @@ class Learning(Record):
     @model_validator(mode="after")
     def _fits_together(self) -> "Learning":
         trained = self.treatment is Treatment.ADAPTER
-        plain = self.objective is Objective.IMITATION
-        for wrong, said in (
-            (
-                (self.objective is Objective.DISTILLATION) != (self.teacher is not None),
-                "teacher: belongs to the distillation objective, which needs one",
-            ),
-            (
-                self.strategy is not None and not (trained and plain),
-                "strategy: is for adapters that are trained by imitation",
-            ),
-            (
-                self.strategy is not None and (self.elsewhere or self.rounds > 1),
-                "strategy: has one adapter for all repositories and one round",
-            ),
-            (
-                self.format is not Format.TRAJECTORY and not (trained and plain),
-                "format: is for adapters that are trained by imitation",
-            ),
-            (
-                self.pairs is not None and self.format in (Format.TRAJECTORY, Format.GOLD_DIFF),
-                "pairs: belongs to questions and answers",
-            ),
-            (self.batches is not None and self.strategy is None, "batches: belongs to a strategy"),
-            (
-                self.shuffled and not (trained and self.objective is not Objective.DISTILLATION),
-                "shuffled: is for adapters that are trained by imitation or preference",
-            ),
-            (
-                self.failures and not (trained and plain and self.format is Format.TRAJECTORY),
-                "failures: are for adapters that imitate trajectories",
-            ),
-            (
-                self.failure_weight is not None and not self.failures,
-                "failure_weight: belongs to failures",
-            ),
-            (
+        plain, distils = (self.objective is one for one in (Objective.IMITATION, Objective.DISTILLATION))
+        wrong = {
+            "teacher: belongs to the distillation objective, which needs one": distils
+            != (self.teacher is not None),
+            "strategy: is for adapters that are trained by imitation": self.strategy is not None
+            and not (trained and plain),
+            "strategy: has one adapter for all repositories and one round": self.strategy is not None
+            and (self.elsewhere or self.rounds > 1),
+            "format: is for adapters that are trained by imitation": self.format is not Format.TRAJECTORY
+            and not (trained and plain),
+            "pairs: belongs to questions and answers": self.pairs is not None
+            and self.format in (Format.TRAJECTORY, Format.GOLD_DIFF),
+            "batches: belongs to a strategy": self.batches is not None and self.strategy is None,
+            "shuffled: is for adapters that are trained by imitation or preference": self.shuffled
+            and not (trained and not distils),
+            "failures: are for adapters that imitate trajectories": self.failures
+            and not (trained and plain and self.format is Format.TRAJECTORY),
+            "failure_weight: belongs to failures": self.failure_weight is not None and not self.failures,
+            "masked: is for adapters that imitate successes": (
                 self.masked
-                and not (trained and plain and self.format is Format.TRAJECTORY and not self.failures),
-                "masked: is for adapters that imitate successes",
+                and not (trained and plain and self.format is Format.TRAJECTORY and not self.failures)
             ),
-            (
-                self.writer is not Writer.BASE and (self.format is not Format.SELF_QA or self.rounds < 2),
-                "writer: belongs to self_qa in two rounds or more",
-            ),
-            (self.training is not None and not trained, "training: belongs to what is trained"),
-            (
+            "writer: belongs to self_qa in two rounds or more": self.writer is not Writer.BASE
+            and (self.format is not Format.SELF_QA or self.rounds < 2),
+            "training: belongs to what is trained": self.training is not None and not trained,
+            "times: belongs to one adapter for each repository, trained in one round": (
                 self.times is not None
-                and (not self.treatment.is_adapter or self.strategy is not None or self.rounds > 1),
-                "times: belongs to one adapter for each repository, trained in one round",
+                and (not self.treatment.is_adapter or self.strategy is not None or self.rounds > 1)
             ),
-            (
-                self.recovered is not None and self.source is Source.OWN,
-                "recovered: the arm's own successes are its source already",
-            ),
-            (
-                self.blind and self.treatment is not Treatment.OVERSIGHT,
-                "blind: belongs to oversight",
-            ),
-            (
-                self.overseer is not None and self.treatment is not Treatment.OVERSIGHT,
-                "overseer: belongs to oversight",
-            ),
-            (
-                self.overseen and not (self.treatment.is_adapter and self.memory is None),
-                "overseen: is for adapters that have no memory; oversight has its overseer anyway",
-            ),
-            (
-                not self.needs_experience and self.treatment is not Treatment.MEMORY,
-                "memory: the gold patch is told to an arm that learns nothing else",
-            ),
-            (self.rounds > 1 and not trained, "rounds: only what is trained has rounds"),
-            (self.rounds > 1 and self.source is not Source.OWN, "rounds: are for an arm's own experience"),
-        ):
-            if wrong:
+            "recovered: the arm's own successes are its source already": self.recovered is not None
+            and self.source is Source.OWN,
+            "blind: belongs to oversight": self.blind and self.treatment is not Treatment.OVERSIGHT,
+            "overseer: belongs to oversight": self.overseer is not None
+            and self.treatment is not Treatment.OVERSIGHT,
+            "overseen: is for adapters that have no memory; oversight has its overseer anyway": self.overseen
+            and not (self.treatment.is_adapter and self.memory is None),
+            "memory: the gold patch is told to an arm that learns nothing else": not self.needs_experience
+            and self.treatment is not Treatment.MEMORY,
+            "rounds: only what is trained has rounds": self.rounds > 1 and not trained,
+            "rounds: are for an arm's own experience": self.rounds > 1 and self.source is not Source.OWN,
+        }
+        for said, holds in wrong.items():
+            if holds:
                 raise ValueError(said)
         return self
 
