@@ -1,13 +1,17 @@
-"""Modes of what commands in a sandbox read: started by root they run as nobody, and the umask may close whatever is made."""
+"""Modes of what commands in a sandbox read: started by root they run as nobody, and the umask may close whatever is made. And folders
+that are there whole or not at all."""
 
 import errno
 import os
 import stat
 import subprocess
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from looper.errors import BadInput, EnvironmentBroken
+from looper.untrusted import remove_tree
 
 _NO_PLACE = (
     *(errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS),
@@ -33,6 +37,23 @@ def shared_folder(folder: Path) -> Path:
             "LOOPER_WORKSPACES or LOOPER_MIRRORS for that part of it."
         ) from error
     return folder
+
+
+@contextmanager
+def made_whole(folder: Path) -> Iterator[Path]:
+    """A folder beside its place, which it takes once all in it is made; where that fails, or another process was faster, nothing stays."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:12]}-", dir=folder.parent))
+    temporary.chmod(0o755)
+    try:
+        yield temporary
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        remove_tree(temporary)
 
 
 def share(tree: Path) -> None:

@@ -5,9 +5,7 @@ mirror with two commits for each task, and its record.
 """
 
 import fcntl
-import os
 import re
-import shutil
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from looper.bench.micro.project import Change, Project
-from looper.edges.access import shared_folder
+from looper.edges.access import made_whole, shared_folder
 from looper.edges.workspaces.git import git
 from looper.errors import BadInput
 from looper.journal import UNREADABLE
@@ -68,12 +66,9 @@ def _write(folder: Path, suite: str, projects: Sequence[Project], name: Naming) 
         fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.is_dir():
             return
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        tasks = [task for project in projects for task in _write_project(project, suite, temporary, name)]
-        (temporary / "tasks.jsonl").write_bytes(b"".join(task.to_json() + b"\n" for task in tasks))
-        temporary.rename(folder)
+        with made_whole(folder) as made:
+            tasks = [task for project in projects for task in _write_project(project, suite, made, name)]
+            (made / "tasks.jsonl").write_bytes(b"".join(task.to_json() + b"\n" for task in tasks))
 
 
 def _write_project(project: Project, suite: str, folder: Path, name: Naming) -> list[Task]:

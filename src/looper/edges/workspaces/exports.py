@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from looper.edges.access import shared_folder
+from looper.edges.access import made_whole, shared_folder
 from looper.edges.sandboxes.shell import LocalShell
 from looper.edges.workspaces.archives import unpack
 from looper.edges.workspaces.files import Tree
@@ -411,15 +411,10 @@ def provided(place: Path, files: Mapping[str, bytes]) -> Path:
     """A folder with these files below `place`, for whoever may enter that."""
     folder = place / f"runners-{content_hash(*(data.decode() for data in files.values()))[:12]}"
     if not folder.is_dir():
-        temporary = Path(tempfile.mkdtemp(prefix=".runners-", dir=place))
-        for name, data in files.items():
-            (temporary / name).write_bytes(data)
-            (temporary / name).chmod(0o644)
-        temporary.chmod(0o755)
-        try:
-            temporary.rename(folder)
-        except OSError:
-            remove_tree(temporary)  # Another verification was faster.
+        with made_whole(folder) as made:
+            for name, data in files.items():
+                (made / name).write_bytes(data)
+                (made / name).chmod(0o644)
     return folder
 
 

@@ -4,14 +4,14 @@
 through it. git runs in the objects' folder, so what a person has checked out is never touched.
 """
 
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from looper.edges.access import made_whole
 from looper.edges.workspaces.archives import unpack
 from looper.edges.workspaces.git import git
-from looper.errors import BadInput, GitRefused, MergeConflict, RefMoved, WorkspaceError
+from looper.errors import BadInput, GitRefused, MergeConflict, RefMoved
 from looper.protocols import PathChange
 
 NOTHING = "0" * 40
@@ -151,34 +151,17 @@ class GitSources:
         return found
 
     def export(self, tree: str, folder: Path) -> None:
-        if folder.is_dir():
-            return
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        # Of its own: several processes may write the same tree at once.
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:12]}-", dir=folder.parent))
-        temporary.chmod(0o755)
-        try:
-            # Links that leave the tree are refused: this is what an agent made.
-            unpack(self._git("archive", "--format=tar", tree), temporary, links_may_leave=False)
-        except WorkspaceError:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        try:
-            temporary.rename(folder)
-        except OSError:
-            shutil.rmtree(temporary, ignore_errors=True)
-            if not folder.is_dir():
-                raise
+        if not folder.is_dir():
+            with made_whole(folder) as made:
+                # Links that leave the tree are refused: this is what an agent made.
+                unpack(self._git("archive", "--format=tar", tree), made, links_may_leave=False)
 
 
 def new_repository(root: Path, files: Mapping[str, bytes]) -> None:
     """A bare repository with one commit on `main`, whole or not there."""
-    temporary = root.with_name(f".{root.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    git(["init", "--quiet", "--bare", "--template="], cwd=temporary)
-    made = GitSources(temporary)
-    empty = git(["hash-object", "-w", "-t", "tree", "--stdin"], cwd=temporary, stdin=b"").decode().strip()
-    nothing = git(["commit-tree", empty, "-m", "nothing yet"], cwd=temporary).decode().strip()
-    made.move("refs/heads/main", made.with_files(nothing, files, "the beginning"), "")
-    temporary.rename(root)
+    with made_whole(root) as folder:
+        git(["init", "--quiet", "--bare", "--template="], cwd=folder)
+        made = GitSources(folder)
+        empty = git(["hash-object", "-w", "-t", "tree", "--stdin"], cwd=folder, stdin=b"").decode().strip()
+        nothing = git(["commit-tree", empty, "-m", "nothing yet"], cwd=folder).decode().strip()
+        made.move("refs/heads/main", made.with_files(nothing, files, "the beginning"), "")
