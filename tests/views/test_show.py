@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 from tests.cli.test_commands import looper, one_line
-from tests.fakes.written_run import write_run
+from tests.fakes.written_run import NOTHING_SEEN, write_run
 
 from looper.journal import Stream
 from looper.metrics.paired import paired_difference
 from looper.records.learning import Experience, Learning, Source, Treatment
 from looper.records.memory import Draw, MemoryItem, MemoryKind, Moment, Remembering
 from looper.records.plan import RunManifest
-from looper.records.training import Example, Selection, Windows
+from looper.records.training import Example, Windows
 from looper.records.trajectory import (
     Bash,
     FinishReason,
@@ -157,17 +157,6 @@ def test_a_run_that_is_named_in_place_of_a_cell_or_before_it_is_answered_with_wh
 
 
 LESSONS = Remembering()
-NOTHING_SEEN = Selection(
-    seen=0,
-    unresolved=0,
-    without_verdict=0,
-    outside=0,
-    duplicates=0,
-    over_cap=0,
-    taken=0,
-    tasks=(),
-    dropped_steps=0,
-)
 
 
 def remembered(
@@ -238,19 +227,19 @@ def test_why_a_task_was_told_nothing_stands_in_its_cell_and_in_the_list_of_what_
         (remembered(runs, items=[here, ("c__d-1", 9)]), "none of 1 item of a__b is of an earlier task"),
         (
             remembered(runs, items=[here], found=1),
-            "none of 1 item from earlier tasks of a__b is like its issue by bm25",
+            "none of 1 item from earlier tasks of a__b shares a telling word with its issue (bm25)",
         ),
         (
             remembered(runs, items=[here, ("a__b-0", 70)], found=2),
-            "none of 2 items from earlier tasks of a__b is like its issue by bm25 and fits into 60 bytes",
+            "none of 2 items from earlier tasks of a__b shares a telling word with its issue (bm25) and fits into 60 bytes",
         ),
         (
             remembered(runs, how=late, items=[here], found=1),
-            "none of 1 item from earlier tasks of a__b is like its issue by bm25; or its moment, test_failure, did not come",
+            "none of 1 item from earlier tasks of a__b shares a telling word with its issue (bm25); or its moment, test_failure, did not come",
         ),
         (
             remembered(runs, how=placebo, items=[here], found=1),
-            "none of 1 item from earlier tasks of a__b is like its issue by bm25, and placebo gives as many as are",
+            "none of 1 item from earlier tasks of a__b shares a telling word with its issue (bm25), and placebo gives as many as are",
         ),
         (
             remembered(runs, how=playbook, items=[("a__b-0", 70)], found=1),

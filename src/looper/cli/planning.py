@@ -31,6 +31,10 @@ from looper.views.findings import counted, estimated_lines, unasked_lines
 from looper.views.forecast import discordance, measured, power_data, power_lines, time_data, time_lines
 
 
+LISTED = 5
+"""So many repositories, or tasks, are named."""
+
+
 def plan_lines(options: RunOptions, settings: Settings, *, as_json: bool = False) -> Iterator[str]:
     """Cells, time, memory, what could be seen, what will be asked before the tasks."""
     written = load_written(options, settings, whole=False)
@@ -231,7 +235,7 @@ def _task_lines(prepared: PreparedPlan, learned_from: Mapping[Source, Sequence[T
     for source, tasks in learned_from.items():
         yield f"experience, {source.value}: {len(tasks)} tasks to learn from"
     if prepared.left_out and learned_from:
-        yield f"left out of learning: {len(prepared.left_out)}, {', '.join(list(prepared.left_out)[:5])}"
+        yield f"left out of learning: {len(prepared.left_out)}, {', '.join(list(prepared.left_out)[:LISTED])}"
 
 
 def _memory_lines(prepared: PreparedPlan, settings: Settings, wanted: Sequence[Arm]) -> Iterator[str]:
@@ -243,9 +247,9 @@ def _memory_lines(prepared: PreparedPlan, settings: Settings, wanted: Sequence[A
     try:
         needed, free = max(training_memory(base.model, settings, each) for each in trainings)
     except BadInput as error:
-        yield f"memory: not estimated; {error}"
+        yield f"machine memory: not estimated; {error}"
         return
-    yield f"memory: training takes up to {needed / 2**20:.0f} MiB, {free / 2**20:.0f} MiB are free"
+    yield f"machine memory: training takes up to {needed / 2**20:.0f} MiB, {free / 2**20:.0f} MiB are free"
 
 
 def _decision_lines(prepared: PreparedPlan) -> Iterator[str]:
@@ -308,6 +312,9 @@ def _to_learn_from(prepared: PreparedPlan) -> str:
         repo: min(sum(task.repo == repo for task in tasks) for tasks in prepared.experience.values())
         for repo in repos
     }
-    if len(set(counts.values())) == 1:
-        return f"{counts[repos[0]]} to try"
-    return ", ".join(f"{count} of {repo}" for repo, count in counts.items())
+    least, most = min(counts.values()), max(counts.values())
+    if least == most:
+        return f"{least} to try"
+    fewest = [repo for repo, count in counts.items() if count == least]
+    more = f" and {len(fewest) - LISTED} more" if len(fewest) > LISTED else ""
+    return f"{least} to {most} to try, fewest of {', '.join(fewest[:LISTED])}{more}"

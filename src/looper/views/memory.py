@@ -137,8 +137,9 @@ def why_nothing(run: RunView, end: Trajectory) -> str:
     some = f"of {counted(end.memory_candidates, 'item')} from earlier tasks of {repo}"
     if not how.kind.traits.chooses:
         return f"nothing made {some} fits into {settings.bytes} bytes"
+    alike = "shares a telling word with" if settings.retrieval == "bm25" else "is like"
     return (
-        f"none {some} is like its issue by {settings.retrieval}"
+        f"none {some} {alike} its issue ({settings.retrieval})"
         + (f" and fits into {settings.bytes} bytes" if long else "")
         + (f", and {how.draw.value} gives as many as are" if how.draw is not Draw.RETRIEVED else "")
         + (f"; or its moment, {how.moment.value}, did not come" if how.moment is not Moment.START else "")
