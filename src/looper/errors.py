@@ -475,6 +475,11 @@ def named(error: BaseException) -> str:
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
+def quoted(names: Iterable[str]) -> str:
+    """Names as they were given, so that an empty one is seen."""
+    return ", ".join(f'"{name}"' for name in names)
+
+
 def possible(wrong: str, known: Iterable[str], begin: str = "It has") -> str:
     """What there is in place of a name that is wrong, to end a message: `Did you mean lora? It has: base, lora.`"""
     names = list(dict.fromkeys(known))

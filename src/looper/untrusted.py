@@ -91,10 +91,12 @@ def named_text(path: Path) -> str:
     try:
         return path.read_text("utf-8")
     except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror}.") from error
+        raise BadInput(
+            f"{path} cannot be read: {error.strerror}. Name a file that is there and that you may read."
+        ) from error
     except UnicodeDecodeError as error:
         raise BadInput(
-            f"{path} is no text in UTF-8: byte {error.start} is {error.object[error.start]:#04x}."
+            f"{path} is no text in UTF-8: byte {error.start} is {error.object[error.start]:#04x}. Name a text file."
         ) from error
 
 

@@ -343,6 +343,12 @@ def test_every_command_is_had_as_json_but_those_that_print_data_or_a_screen_anyw
             'no profile "mikro". Did you mean micro? It has: micro, demo',
         ),
         (("plan", "exp77"), 2, "One of your own: looper new mine.toml"),
+        (("plan", ""), 2, 'There is no experiment "". There are: '),
+        (("plan", "exp00", "--arm", ""), 2, 'The plan has no arm "". It has: gold, noop'),
+        (("plan", "capability", "--adapter", ""), 2, 'No adapter begins with "". List them with: looper'),
+        (("new", ""), 2, "a plan is a TOML file. Name it mine.toml."),
+        (("import", "script.py"), 2, "an output.jsonl of OpenHands, or predictions."),
+        (("train", "--kind", "loraa"), 2, 'found "loraa"; did you mean lora or dora?'),
         (("plan", "."), 2, ". is a folder, and a plan is a TOML file or a name."),
         (
             ("plan", "experiments/mime.toml"),
@@ -425,7 +431,10 @@ def test_bad_input_is_one_line_and_an_exit_code(
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"title = 'caf\xe9'\n", "no text in UTF-8: byte 12 is 0xe9"), (None, "cannot be read: Is a directory")],
+    [
+        (b"title = 'caf\xe9'\n", "no text in UTF-8: byte 12 is 0xe9"),
+        (None, "cannot be read: Is a directory. Name a file that is there"),
+    ],
     ids=["bytes", "folder"],
 )
 def test_a_file_that_a_person_names_and_that_is_no_text_is_one_line(
@@ -660,14 +669,24 @@ def test_a_plan_gathers_what_its_own_adapter_is_trained_on_and_then_carries_it(t
     home = {"LOOPER_HOME": str(tmp_path / "home")}
     asked = ("plan", "mine.toml", "--profile", "demo")
     others = [word for arm in ("base", "base_again", "memory", "placebo") for word in ("--arm", arm)]
-    for more in ((), ("--arm", "adapted"), (*others, "--arm", "adapted")):
-        needs = one_line(looper(*asked, *more, cwd=tmp_path, **home))
-        assert "adapted: carries an adapter, so name one: --adapter ID" in needs
-        assert f"run this plan with {' '.join(others)}, then " in needs
-    gathers = looper(*asked, *others, cwd=tmp_path, **home)
-    assert gathers.returncode == 0, gathers.stderr
-    assert "where an arm of theirs is left out: adapted − base" in gathers.stdout
-    assert "arm adapted" not in gathers.stdout and "60 to gather experience" in gathers.stdout
+    how = (
+        f"To train one on what the other arms gather: looper run mine.toml --profile demo {' '.join(others)}; then looper train mine, "
+        "which prints its ID; then looper run mine.toml --profile demo --adapter ID"
+    )
+    run = ("run", *asked[1:])
+    named = (("--arm", "adapted"), (*others, "--arm", "adapted"))
+    for refused in (run, (*run, "--dry-run"), *((*asked, *more) for more in named)):
+        needs = one_line(looper(*refused, cwd=tmp_path, **home))
+        assert "adapted: carries an adapter, so name one: --adapter ID" in needs and how in needs
+    # A plan is shown all the same, without the arm that cannot be run yet, and says which that is and how it comes to be.
+    for more in ((), others):
+        gathers = looper(*asked, *more, cwd=tmp_path, **home)
+        assert gathers.returncode == 0, gathers.stderr
+        assert "where an arm of theirs is left out: adapted − base" in gathers.stdout
+        assert "arm adapted" not in gathers.stdout and "60 to gather experience" in gathers.stdout
+        left_out = f"left out: adapted, to carry an adapter, of which none is named. {how}"
+        assert (left_out in gathers.stdout.splitlines()) == (more == ())
+    assert json.loads(looper(*asked, "--json", cwd=tmp_path, **home).stdout)["without_adapter"] == ["adapted"]
     # A profile that leaves the arm out may stand below the same hypothesis.
     here = f"arms = {json.dumps(others[1::2])}"
     (tmp_path / "gather.toml").write_text(
@@ -680,6 +699,25 @@ def test_a_plan_gathers_what_its_own_adapter_is_trained_on_and_then_carries_it(t
     assert carries.returncode == 0, carries.stderr
     assert "from 30 tasks, none of them evaluated here" in carries.stdout
     assert "arm adapted: model nano with the adapter 3f2a91c04d5e6b78" in carries.stdout.splitlines()
+    assert "left out: " not in carries.stdout
+    # Of arms that are named nothing else is laid out: what others learn from is not gathered either.
+    alone = looper(*asked, "--adapter", "3f2a", "--arm", "base", cwd=tmp_path, **home).stdout
+    assert "cells: 12 (12 tasks, 1 arm, 1 seed), parallel" in alone.splitlines()
+    assert "of the plan's arms base alone, without base_again, memory, placebo, adapted: " in alone
+    for other in (
+        "arm memory",
+        "arm adapted",
+        "adapter 3f2a",
+        "experience, own",
+        "gates: memory",
+        "gates: at least",
+    ):
+        assert other not in alone, other
+    dry = looper("run", *asked[1:], "--adapter", "3f2a", "--arm", "base", "--dry-run", cwd=tmp_path, **home)
+    assert "before them" not in dry.stdout and dry.returncode == 0
+    one = looper(*asked, "--adapter", "3f2a", "--arm", "memory", cwd=tmp_path, **home).stdout
+    assert "cells: 12 (12 tasks, 1 arm, 1 seed) and 60 to gather experience, parallel" in one.splitlines()
+    assert "arm base" not in one and "experience, own: 30 tasks to learn from" in one
 
 
 def test_an_adapter_is_exported_to_a_new_place_and_imported_from_an_export_alone(tmp_path: Path) -> None:

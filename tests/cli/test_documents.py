@@ -33,6 +33,8 @@ def test_the_plan_in_the_page_on_own_experiments_is_one(tmp_path: Path, state: P
     assert told.returncode == 0, told.stderr
     assert "240 tasks, 4 arms, 4 seeds" in told.stdout and "smallest difference" in told.stdout
     assert "PILOT" not in told.stdout
+    # Of many repositories those are named that decide.
+    assert "there are 14 to 15 to try, fewest of gimmavjur, mavquoulm, " in told.stdout
 
 
 def test_what_the_readme_shows_of_power_and_family_is_what_the_plan_says(tmp_path: Path, state: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from tests.cli.test_commands import looper, one_line
-from tests.fakes.written_run import write_run
+from tests.fakes.written_run import NOTHING_SEEN, write_run
 
 from looper.cli.settings import settings
 from looper.cli.wiring import process_folders, workspaces_of
@@ -22,7 +22,6 @@ from looper.records.learning import Treatment
 from looper.records.model import ModelSpec
 from looper.records.plan import RunManifest
 from looper.records.session import Session
-from looper.records.training import Selection
 from looper.records.treatment import Consolidation
 from looper.views.findings import by_themselves
 from looper.views.runs import find_run, read_run
@@ -255,6 +254,41 @@ def test_a_hint_is_about_the_run_that_was_asked_and_not_about_the_newest(
     del two
     refused = looper(*asked, "--run", older.name, cwd=tmp_path)
     assert refused.returncode == 2 and hint.format(older.name) in one_line(refused)
+
+
+def test_a_record_that_cannot_be_read_is_said_by_every_command_that_is_given_its_run(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "runs")
+    lines = (run / "verdicts.jsonl").read_text().splitlines()
+    (run / "verdicts.jsonl").write_text("\n".join([lines[0], lines[1][:50], *lines[2:], ""]))
+    for asked in (("show",), ("show", "base/0/a__b-1"), ("diff", "base", "other"), ("lineage", "why")):
+        told = looper(*asked, cwd=tmp_path)
+        assert told.returncode == 0 and told.stderr.strip() == (
+            f"{run.name}: damaged record: verdicts.jsonl line 2, not a journal line; what it said is not in what follows"
+        ), asked
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can give a folder to another user")
+def test_a_run_of_another_user_that_may_not_be_read_is_named_and_not_passed_over(tmp_path: Path) -> None:
+    mine, other = (write_run(tmp_path / "runs", experiment=name) for name in ("mine", "other"))
+    other.chmod(0o700)
+    os.chown(other, 65534, 65534)
+
+    def asked(*words: str) -> "subprocess.CompletedProcess[str]":
+        without_rights = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+        return subprocess.run(
+            [*without_rights, sys.executable, "-m", "looper.cli.main", *words],
+            cwd=tmp_path,
+            env={**os.environ, "LOOPER_RUNS": str(tmp_path / "runs")},
+            capture_output=True,
+            text=True,
+        )
+
+    refused = asked("show", "--run", "other")
+    why = f"Cannot open {other}/manifest.jsonl: Permission denied. Fix its rights"
+    assert refused.returncode == 2 and why in one_line(refused)
+    listed = asked("runs", "list").stdout
+    assert mine.name in listed and why in listed
+    assert asked("show").returncode == 0, "what can be read is the newest"
 
 
 def test_a_list_that_is_empty_names_its_run(tmp_path: Path, two: tuple[Path, Path]) -> None:
@@ -546,11 +580,8 @@ def test_u12_a_run_is_removed_once_somebody_agrees_and_never_while_it_is_running
     assert other.returncode == 2 and "no usable run folder" in one_line(other) and two.is_dir()
 
 
-def test_u12_an_adapter_that_a_run_names_is_removed_by_force_only(tmp_path: Path) -> None:
-    run, ids = write_run(tmp_path / "runs"), ("a" * 16, "b" * 16)
-    for adapter in ids:
-        (tmp_path / "home" / "adapters" / adapter).mkdir(parents=True)
-        (tmp_path / "home" / "adapters" / adapter / "adapter.json").write_text("{}")
+def trained_for(run: Path, adapter: str) -> None:
+    """As the records have it of an adapter that the run's other arm learned."""
     stream = Stream(run, "consolidations", Consolidation)
     stream.append(
         Consolidation(
@@ -558,23 +589,37 @@ def test_u12_an_adapter_that_a_run_names_is_removed_by_force_only(tmp_path: Path
             seed=0,
             repo="",
             treatment=Treatment.ADAPTER,
-            selection=Selection(
-                seen=0,
-                unresolved=0,
-                without_verdict=0,
-                outside=0,
-                duplicates=0,
-                over_cap=0,
-                taken=0,
-                tasks=(),
-                dropped_steps=0,
-            ),
+            selection=NOTHING_SEEN,
             used=0,
-            adapter=ids[0],
+            adapter=adapter,
             seconds=1.0,
         )
     )
     stream.close()
+
+
+def test_the_adapters_of_one_run_are_listed_by_its_name(tmp_path: Path) -> None:
+    one, two = (write_run(tmp_path / "runs", experiment=name) for name in ("one", "two"))
+    for adapter in ("a" * 16, "b" * 16):
+        (tmp_path / "home" / "adapters" / adapter).mkdir(parents=True)
+        (tmp_path / "home" / "adapters" / adapter / "adapter.json").write_text("{}")
+    trained_for(one, "a" * 16)
+
+    def listed(*words: str) -> str:
+        return looper("adapter", "list", *words, cwd=tmp_path, LOOPER_HOME=str(tmp_path / "home")).stdout
+
+    assert "aaaaaaaa" in listed() and "bbbbbbbb" in listed()
+    assert "aaaaaaaa" in listed("--run", "one") and "bbbbbbbb" not in listed("--run", "one")
+    assert listed("--run", "two") == f"No adapter here is of {two.name}. All: looper adapter list\n"
+    assert json.loads(listed("--run", "one", "--json"))["damaged"].keys() == {"a" * 16}
+
+
+def test_u12_an_adapter_that_a_run_names_is_removed_by_force_only(tmp_path: Path) -> None:
+    run, ids = write_run(tmp_path / "runs"), ("a" * 16, "b" * 16)
+    for adapter in ids:
+        (tmp_path / "home" / "adapters" / adapter).mkdir(parents=True)
+        (tmp_path / "home" / "adapters" / adapter / "adapter.json").write_text("{}")
+    trained_for(run, ids[0])
     refused = answering("adapter rm aaaa", tmp_path)
     assert refused.returncode == 2 and run.name in one_line(refused) and "--force" in refused.stderr
     assert answering("adapter rm bbbb", tmp_path).returncode == 0

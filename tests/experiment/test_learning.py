@@ -549,7 +549,7 @@ def test_what_is_trained_on_is_shown_in_the_windows_that_a_training_reads(
     # Into a pipe there is no colour.
     assert whole.startswith("what is trained on stands between >>> and <<<\n")
     assert whole.count(">>>") == whole.count("<<<") == taught + 1
-    assert "window" not in whole and "window 1 of 2" in cut
+    assert "part 1 of" not in whole and "part 1 of 2" in cut
     assert counts(cut, r"turns? trained on") + counts(cut, r"actions? left out") == taught
     assert counts(short, r"turns? trained on") < taught
     assert "left out, longer than --max-tokens 30 with the opening" in short
@@ -572,7 +572,7 @@ def test_what_is_trained_on_by_hand_is_said_before_and_stands_in_the_record(
     assert {"own", "redrawn", "guided", "stale_major"} >= kinds.keys() >= {"own", "redrawn"}
     assert taken is not None and sum(kinds.values()) == int(taken[1])
     assert re.search(r"for one alone: --arm experience_\w+", done.stderr)
-    assert "training: kind lora, rank 8, multiplier 10, " in done.stderr, "as the plan has it"
+    assert "training: kind lora, rank 8, multiplier (alpha / rank) 10, " in done.stderr, "as the plan has it"
     assert re.search(r"; the run's plan has iterations \d+, batch_size \d+", done.stderr)
     folder, made_of, *_ = done.stdout.splitlines()
     assert made_of == told.replace("examples: ", "made of ")
@@ -907,3 +907,10 @@ def test_one_lesson_or_three_and_steps_are_an_arm_s_to_set(project: Project) -> 
     why = project.looper("lineage", "why", "own").stdout
     assert "  told: at most 3 items, 20000 bytes together, found by bm25" in why
     assert "  limits of its own: steps 2" in why
+    # Between arms stands what can make a difference: of what is told nothing of how adapters are trained.
+    differ = project.looper("diff", "base", "one").stdout
+    assert '  learning.memory.draw: null | "retrieved"' in differ.splitlines()
+    assert not re.search("objective|writer|format|rounds", differ), differ
+    assert [
+        line for line in project.looper("diff", "one", "three").stdout.splitlines() if "learning" in line
+    ] == ["  learning.memory.items: null | 3"]

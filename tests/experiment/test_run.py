@@ -5,6 +5,7 @@ import json
 import marshal
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -416,6 +417,22 @@ def test_u15_what_is_asked_for_differently_is_a_run_of_its_own_and_the_unfinishe
     assert named.returncode == 2
     # It is the file that differs: the command that is named is the one that was typed.
     assert f"Put that back in experiments/test.toml. Then go on with: {on}" in named.stderr
+    # What differs is found in long texts and in lists of arms, whose beginnings are alike.
+    long, arm = (
+        f"Runs can be {'very ' * 70}",
+        '[[arms]]\nname = "idle"\nrole = "control"\nmodel = "noop"\nreason = "to see"\n',
+    )
+    longer = PLAN.replace("Runs can be ", long).replace("[profiles", f"{arm}[profiles", 1)
+    plan.write_text(longer)
+    again = project.looper(*asked, "--run", first.name).stderr
+    assert 'plan.arms[idle] is new: {"name": "idle", ' in again
+    assert 'plan.hypothesis was "Runs can be interrupted." and is "Runs can be very' in again
+    before = {*(project.folder / "runs").iterdir()}
+    assert project.looper(*asked, "--fresh").returncode == 0
+    (second,) = {*(project.folder / "runs").iterdir()} - before
+    plan.write_text(longer.replace("interrupted.", "ended."))
+    parted = project.looper(*asked, "--run", second.name).stderr
+    assert re.search(r'plan\.hypothesis was \.\.\..*interrupted\."? and is \.\.\..*ended\."', parted), parted
     plan.write_text(PLAN)
     assert project.looper(*shlex.split(on)[1:]).returncode == 0
     wider = project.looper("run", "test", "--arm", "noop", "--limit", "2", "--run", first.name)
@@ -460,7 +477,9 @@ def test_g44_an_unfinished_run_of_another_version_is_refused_with_both_commands(
     anew = "looper run test --profile micro --arm noop --limit 1 --fresh"
     assert f'code_version was "old" and is "{manifest.code_version}"' in refused.stderr
     assert "the version of Looper that began it (old), go on with: looper run test" in refused.stderr
-    assert refused.stderr.strip().endswith(f"; or begin a new run: {anew}")
+    assert refused.stderr.strip().endswith(
+        f"; or begin a new run beside it, which leaves that one as it is: {anew}"
+    )
     assert project.looper(*shlex.split(anew)[1:]).returncode == 0
     assert len(list((project.folder / "runs").iterdir())) == 2
 

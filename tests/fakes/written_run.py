@@ -8,6 +8,7 @@ from looper.journal import Stream
 from looper.records.base import content_hash
 from looper.records.model import ModelSpec
 from looper.records.plan import Arm, ArmRole, Contrast, Limits, Plan, RunManifest, TaskSelection
+from looper.records.training import Selection
 from looper.records.trajectory import (
     Bash,
     Done,
@@ -52,6 +53,20 @@ learning = { treatment = "memory" }
 reason = "what it may do"
 """
 """Plans in TOML, to which contrasts, arms and profiles are added."""
+
+
+NOTHING_SEEN = Selection(
+    seen=0,
+    unresolved=0,
+    without_verdict=0,
+    outside=0,
+    duplicates=0,
+    over_cap=0,
+    taken=0,
+    tasks=(),
+    dropped_steps=0,
+)
+"""Of what was learned from nothing that is on record."""
 
 
 def step(cell: str, index: int, last: int, said: str, seen: str) -> Step:

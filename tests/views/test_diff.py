@@ -150,7 +150,7 @@ def test_what_cannot_be_compared_is_one_line(finished: Project) -> None:
     for first, second, what in (
         ("lora", "nobody", 'no arm "nobody". It has: base, lora'),
         (f"base/0/{tasks[0]}", f"base/0/{tasks[1]}", "different tasks"),
-        (f"base/0/{tasks[0]}", "lora", "not one of each"),
+        (f"base/0/{tasks[0]}", "lora", '" is a cell and "lora" is none. Name two cells'),
         (f"base/7/{tasks[0]}", f"base/0/{tasks[0]}", "has no steps"),
     ):
         found = finished.looper("diff", first, second)
@@ -163,7 +163,7 @@ def test_lineage_names_the_treatment_behind_a_figure(finished: Project) -> None:
     adapters = {found.adapter for found in run.consolidations if found.arm == "lora"}
     said = finished.looper("lineage", "why", str(finished.run), "--arm", "lora").stdout
     assert all(f"adapter {name}, trained: " in said for name in adapters)
-    assert "multiplier 10.0" in said and "iterations 4" in said and "proof adapter_arrived: passed" in said
+    assert "multiplier 10.0" in said and "iterations 4" in said and "check adapter_arrived: passed" in said
     assert (
         "base (base)" not in said
         and "learned: nothing" in finished.looper("lineage", "why", str(finished.run)).stdout

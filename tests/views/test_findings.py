@@ -375,12 +375,12 @@ def test_time_is_foretold_from_the_largest_run_that_fits_with_how_sure_that_is(t
         os.utime(path, (2**31, 2**31))
     found = measured(tmp_path, plan)
     assert found is not None and (found.run, found.cells) == (many.name, 9)
-    (time, tokens) = time_lines(plan, 100, 4, found)
+    (time, tokens) = time_lines(plan, plan.arms, 100, 4, found)
     assert time.startswith("time: about 50 s (50 s to 50 s, 95 %)") and "training" not in time
     assert "mean of 9 in large" in time and "at 300 a cell" in tokens
     shutil.rmtree(many)
     assert measured(tmp_path, plan) is None, "two cells"
-    (unknown,) = time_lines(plan, 100, 4, None)
+    (unknown,) = time_lines(plan, plan.arms, 100, 4, None)
     assert "no run here has 3 cells with this model, suite and limits" in unknown and "--limit 4" in unknown
     assert discordance(tmp_path, plan) is None, "no arm of these repeats base"
 
@@ -452,6 +452,26 @@ def test_whatever_is_learned_makes_the_repository_the_unit_or_was_learned_once()
     arms = [arm.model_copy(update={"learning": overseer} if arm.learning else {}) for arm in plan.arms]
     both = plan.model_copy(update={"arms": tuple(arms)})
     assert scope_of(both, tasks) is Scope.BOTH and unit_of(both, tasks) is AnalysisUnit.REPOSITORY
+
+
+def test_an_adapter_that_a_plan_brings_along_was_not_learned_here() -> None:
+    """Beside a memory that each repository has of its own, in too few repositories to speak of others."""
+    plan = plan_with(TWO_ALIKE + AND_MEMORY + DIFFERENCE)
+    adapted = plan.arms[0].model_copy(
+        update={
+            "name": "adapted",
+            "role": ArmRole.TREATMENT,
+            "model": ModelSpec(backend="nano", adapter="3f2a91c04d5e6b78"),
+        }
+    )
+    both = plan.model_copy(update={"arms": (*plan.arms, adapted), "contrasts": ()})
+    few, many = ([f"r{repo}-{number}" for repo in range(of) for number in range(6)] for of in (2, 24))
+    assert scope_of(both, few).value == (
+        "these repositories as they were learned here, with an adapter that was trained once before, and no others"
+    )
+    assert scope_of(both, few).is_of_these and scope_of(both, many) is Scope.BOTH
+    alone = both.model_copy(update={"arms": (plan.arms[0], adapted)})
+    assert scope_of(alone, few) is Scope.ONE and "here" not in Scope.ONE.value
 
 
 def test_an_arm_beside_the_contrasts_makes_no_unit_smaller_and_no_scope_its_own() -> None:

@@ -2,13 +2,19 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.cli.test_commands import looper, one_line
-from tests.fakes.written_run import write_run
+from tests.fakes.written_run import NOTHING_SEEN, write_run
 
+from looper.journal import Stream
 from looper.metrics.paired import paired_difference
+from looper.records.learning import Experience, Learning, Source, Treatment
+from looper.records.memory import Draw, MemoryItem, MemoryKind, Moment, Remembering
+from looper.records.plan import RunManifest
 from looper.records.training import Example, Windows
 from looper.records.trajectory import (
     Bash,
@@ -19,7 +25,10 @@ from looper.records.trajectory import (
     Step,
     Usage,
 )
+from looper.records.treatment import Consolidation
 from looper.views.findings import difference_text
+from looper.views.memory import why_nothing
+from looper.views.runs import read_run
 from looper.views.show import Prompt, ending_text, harmless, mask_text, prompt_text, step_text
 
 
@@ -122,6 +131,132 @@ def test_cells_and_steps_are_chosen_by_arm_step_and_failure(tmp_path: Path) -> N
     ):
         refused = looper("show", *words, cwd=tmp_path)
         assert refused.returncode == 2 and said in one_line(refused)
+
+
+def test_a_run_that_is_named_in_place_of_a_cell_or_before_it_is_answered_with_what_to_type(
+    tmp_path: Path,
+) -> None:
+    run = write_run(tmp_path / "runs")
+    alone = looper("show", "written", cwd=tmp_path)
+    assert one_line(alone) == (
+        f"looper: written is a run, and a cell is asked for. Its cells: looper show --run {run.name}"
+    )
+    for words, typed in (
+        (("show", "written", "base/0/a__b-1"), "show CELL"),
+        (("diff", "written", "base", "other"), "diff FIRST SECOND"),
+        (("memory", "why", "written", "abc"), "memory why ITEM"),
+        (("memory", "list", "written"), "memory list"),
+        (("status", "written"), "status"),
+    ):
+        refused = looper(*words, cwd=tmp_path)
+        assert refused.returncode == 2
+        assert refused.stderr.rstrip().endswith(
+            f"A run is named by an option here: looper {typed} --run RUN"
+        ), words
+    assert looper("show", "base/0/a__b-1", "--run", "written", cwd=tmp_path).returncode == 0
+
+
+LESSONS = Remembering()
+
+
+def remembered(
+    runs: Path, *, how: Remembering = LESSONS, items: Sequence[tuple[str, int]] = (), found: int = 0
+) -> Path:
+    """A run whose other arm remembers `items` (task and number of bytes), of which `found` could be told to each task, and none was."""
+    folder = write_run(runs, experiment=f"run{len(list(runs.glob('*')))}", end={"memory_candidates": found})
+    manifest = read_run(folder).manifest
+    base, other = manifest.plan.arms
+    learning = Learning(treatment=Treatment.MEMORY, source=Source.GOLD, memory=how)
+    plan = manifest.plan.model_copy(
+        update={
+            "arms": (base, other.model_copy(update={"learning": learning, "temperature": base.temperature})),
+            "experience": Experience(per_repo=1, samples=1, temperature=1.0, memory_bytes=60),
+        }
+    )
+    (folder / "manifest.jsonl").unlink()
+    made = [
+        MemoryItem(
+            id=f"item{at}",
+            kind=how.kind,
+            source=f"experience_gold_1/0/{task}#1",
+            instance_id=task,
+            repo="a/b",
+            position=at,
+            title="t",
+            text="x" * size,
+            asked="t",
+            paths=(),
+            changes=(),
+        )
+        for at, (task, size) in enumerate(items)
+    ]
+    learned = Consolidation(
+        arm="other",
+        seed=0,
+        repo="a/b",
+        treatment=Treatment.MEMORY,
+        selection=NOTHING_SEEN,
+        used=1,
+        items=tuple(item.id for item in made),
+        seconds=1,
+    )
+    tasks = {Source.GOLD: ("a__b-0",)}
+    written: tuple[tuple[str, type[Any], list[Any]], ...] = (
+        ("manifest", RunManifest, [manifest.model_copy(update={"plan": plan, "experience_tasks": tasks})]),
+        ("memory", MemoryItem, made),
+        ("consolidations", Consolidation, [learned]),
+    )
+    for name, kind, records in written:
+        stream: Stream[Any] = Stream(folder, name, kind)
+        for record in records:
+            stream.append(record)
+        stream.close()
+    return folder
+
+
+def test_why_a_task_was_told_nothing_stands_in_its_cell_and_in_the_list_of_what_was_told(
+    tmp_path: Path,
+) -> None:
+    runs, here = tmp_path / "runs", ("a__b-0", 50)
+    late = Remembering(moment=Moment.TEST_FAILURE)
+    placebo = Remembering(draw=Draw.PLACEBO)
+    playbook = Remembering(kind=MemoryKind.PLAYBOOK)
+    for folder, why in (
+        (remembered(runs), "there is no item"),
+        (remembered(runs, items=[("c__d-1", 9)]), "none of 1 item is of a__b"),
+        (remembered(runs, items=[here, ("c__d-1", 9)]), "none of 1 item of a__b is of an earlier task"),
+        (
+            remembered(runs, items=[here], found=1),
+            "none of 1 item from earlier tasks of a__b shares a telling word with its issue (bm25)",
+        ),
+        (
+            remembered(runs, items=[here, ("a__b-0", 70)], found=2),
+            "none of 2 items from earlier tasks of a__b shares a telling word with its issue (bm25) and fits into 60 bytes",
+        ),
+        (
+            remembered(runs, how=late, items=[here], found=1),
+            "none of 1 item from earlier tasks of a__b shares a telling word with its issue (bm25); or its moment, test_failure, did not come",
+        ),
+        (
+            remembered(runs, how=placebo, items=[here], found=1),
+            "none of 1 item from earlier tasks of a__b shares a telling word with its issue (bm25), and placebo gives as many as are",
+        ),
+        (
+            remembered(runs, how=playbook, items=[("a__b-0", 70)], found=1),
+            "nothing made of 1 item from earlier tasks of a__b fits into 60 bytes",
+        ),
+    ):
+        run = read_run(folder)
+        ends = {end.cell: why_nothing(run, end) for end in run.trajectories}
+        assert ends == {f"other/0/a__b-{at}": why for at in (1, 2)} | {
+            f"base/0/a__b-{at}": "" for at in (1, 2)
+        }
+    shown = looper("show", "other/0/a__b-1", "--run", folder.name, cwd=tmp_path, LOOPER_SWE_DATA="")
+    assert f"── memory told nothing: {why} ──" in shown.stdout.splitlines(), shown.stdout + shown.stderr
+    listed = looper("memory", "list", "--run", folder.name, cwd=tmp_path).stdout.splitlines()
+    assert f"  told nothing, {why}: other/0/a__b-1, other/0/a__b-2" in listed
+    base = looper("show", "base/0/a__b-1", "--run", folder.name, cwd=tmp_path, LOOPER_SWE_DATA="").stdout
+    assert "memory told nothing" not in base, "it has no memory"
 
 
 def test_what_is_trained_on_is_seen_where_there_is_no_colour() -> None:

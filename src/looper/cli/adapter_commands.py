@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from looper.cli.options import AsJson, chosen_settings, json_line, print_lines, shown
+from looper.cli.options import AsJson, OnlyRun, chosen_settings, json_line, print_lines, shown
 
 adapter = typer.Typer(
     no_args_is_help=True, help="Adapters that were trained here, for other engines and back."
@@ -14,14 +14,16 @@ AdapterId = Annotated[str, typer.Argument(metavar="ADAPTER", help="Id of an adap
 
 
 @adapter.command("list")
-def list_adapters(as_json: AsJson = False) -> None:
+def list_adapters(run: OnlyRun = None, as_json: AsJson = False) -> None:
     """Print every adapter, the newest last: when it came here, what it is, whose runs and arms have it, how much it changes.
 
-    Example: looper adapter list
+    With --run those that arms of this run have, or that were trained by hand from it.
+
+    Example: looper adapter list --run exp00
     """
     from looper.cli.adapters import adapter_lines
 
-    print_lines(adapter_lines(chosen_settings(), as_json=as_json))
+    print_lines(adapter_lines(chosen_settings(), run, as_json=as_json))
 
 
 @adapter.command("show")

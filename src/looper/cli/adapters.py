@@ -48,12 +48,21 @@ def one_adapter(settings: Settings, wanted: str, *, as_json: bool = False) -> It
     yield f"for the arms of a plan that say adapted = true: looper plan PLAN --adapter {card.id}"
 
 
-def adapter_lines(settings: Settings, *, as_json: bool = False) -> Iterator[str]:
-    """Every adapter in a line, the newest at the end; one that is damaged says so."""
+def adapter_lines(settings: Settings, run: str | None = None, *, as_json: bool = False) -> Iterator[str]:
+    """Every adapter in a line, or those of a run alone, the newest at the end; one that is damaged says so. Raises BadInput for a run
+    that is not there."""
     kept = adapter_store(settings)
     written = {name: kept.written(name) for name in kept.ids()}
     names = sorted(written, key=lambda name: (written[name], name))
     users = _users(settings)
+    if run is not None:
+        only = the_run(settings.runs, run).folder.name
+        read = card_reader(settings)
+        names = [
+            name
+            for name in names
+            if only in {had for had, _ in users.get(name, ())} | _trained_from(name, read)
+        ]
     if as_json:
         cards, damaged = list[AdapterRecord](), dict[str, str]()
         for name in names:
@@ -70,7 +79,9 @@ def adapter_lines(settings: Settings, *, as_json: bool = False) -> Iterator[str]
         }
         yield json_line({"adapters": cards, "damaged": damaged, "origins": origins})
         return
-    if not names:
+    if not names and run is not None:
+        yield f"No adapter here is of {only}. All: looper adapter list"
+    elif not names:
         yield f"There is no adapter in {settings.adapters} yet. Train one: looper train exp00"
     for name in names:
         day = f"{written[name]:%Y-%m-%d %H:%M} UTC"
@@ -82,6 +93,15 @@ def adapter_lines(settings: Settings, *, as_json: bool = False) -> Iterator[str]
         yield f"{card.id}  {day}  {_about(card, users.get(name, []))}"
     if names:
         yield "Which tasks one was trained on: looper adapter show ADAPTER"
+
+
+def _trained_from(name: str, read: Callable[[str], AdapterRecord | None]) -> set[str]:
+    """The run that an adapter was trained from by hand; empty where there is none, or its card is damaged."""
+    try:
+        card = read(name)
+    except ValueError:
+        return set()
+    return {card.run} if card is not None and card.run is not None else set()
 
 
 def _about(card: AdapterRecord, users: Sequence[tuple[str, tuple[str, ...]]]) -> str:

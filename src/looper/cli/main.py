@@ -47,6 +47,9 @@ from looper.errors import (
 )
 from looper.untrusted import current_folder
 
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""That the words of a command do not fit it; Typer gives a name to its kind for a value alone."""
+
 
 class _Commands(TyperGroup):
     """The commands; an interruption that none of them answers is said, where Typer would end without a word."""
@@ -54,8 +57,24 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except _UsageError as error:
+            _say_how_a_run_is_named(error)
+            raise
         except KeyboardInterrupt:
             raise Cancelled(interrupted()) from None
+
+
+def _say_how_a_run_is_named(error: Any) -> None:
+    """Where there is a word too many for a command whose run is an option, that may be the run."""
+    asked = error.ctx
+    by_option = asked is not None and any(
+        parameter.name == "run" and "--run" in parameter.opts for parameter in asked.command.params
+    )
+    if by_option and "unexpected extra argument" in error.message:
+        _, *pieces = asked.command.collect_usage_pieces(asked)
+        words = [piece.strip("[]{}").upper() for piece in pieces]
+        typed = " ".join([asked.command_path, *words, "--run RUN"])
+        error.message = f"{error.message.removesuffix('.')}. A run is named by an option here: {typed}"
 
 
 app = typer.Typer(
@@ -401,7 +420,9 @@ def train(
         ),
     ] = None,
     per_task: Annotated[int, typer.Option(min=1, help="Attempts of one task, the shortest first.")] = 1,
-    minimum_tasks: Annotated[int, typer.Option(min=1, help="Fewer resolved tasks train nothing.")] = 20,
+    minimum_tasks: Annotated[
+        int | None, typer.Option(min=1, help=f"Fewer resolved tasks train nothing. {_OF_PLAN} 20.")
+    ] = None,
     kind: Annotated[str | None, typer.Option(help=f"lora, dora or full. {_OF_PLAN} lora.")] = None,
     rank: Annotated[int | None, typer.Option(min=1, help=f"{_OF_PLAN} 8.")] = None,
     multiplier: Annotated[
@@ -443,7 +464,7 @@ def train(
     command goes on from the last checkpoint. The adapter lies under the hash of everything
     that decides what it is, in Looper's state folder, in mlx-lm's format with its card beside it.
 
-    Example: looper train exp00 --minimum-tasks 5
+    Example: looper train exp00 --arm experience_own_1
     """
     from rich.console import Console
 
@@ -490,7 +511,7 @@ def train(
         [
             f"adapter {card.id}: {where}",
             f"made of {made_of}",
-            f"{counted(card.train_examples, 'window')} (parts of rollouts of at most {card.settings.max_tokens} tokens) of {counted(len(card.tasks), 'task')}, "
+            f"{counted(card.train_examples, 'sequence')} of at most {card.settings.max_tokens} tokens, cut from rollouts at {counted(len(card.tasks), 'task')}, "
             f"in which {card.supervised_tokens} tokens are the model's own, which alone are trained on; "
             f"{counted(card.too_long, 'action')} longer than --max-tokens left out",
             f"{card.trained_tokens} tokens trained on in {card.seconds:.0f} s; loss {losses[0]:.3f} → {losses[-1]:.3f}; weights changed by "

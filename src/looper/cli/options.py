@@ -82,10 +82,17 @@ def say(line: str) -> None:
 
 
 def the_run(runs: Path, wanted: "str | Path | None" = None) -> "RunView":
-    """The run that a person means, and in a line which that is where there was a choice. Raises BadInput."""
+    """The run that a person means, and in lines which that is where there was a choice, and which records of it cannot be read. Raises
+    BadInput."""
     from looper.views.runs import run_named
 
-    return run_named(runs, wanted, _say_once)
+    view = run_named(runs, wanted, _say_once)
+    if view.damage:
+        from looper.views.findings import damage_lines
+
+        for line in damage_lines(view):
+            _say_once(f"{view.folder.name}: {line}; what it said is not in what follows")
+    return view
 
 
 @cache

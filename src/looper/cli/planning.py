@@ -5,11 +5,11 @@ same figures come as one object.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from looper.cli.options import json_line
-from looper.cli.plans import RunOptions, load_written
+from looper.cli.plans import RunOptions, how_to_train, load_written
 from looper.cli.preparing import PreparedPlan, adapters_that_fit, prepare, refuse_impossible
 from looper.cli.running import workers_for
 from looper.cli.settings import Settings
@@ -18,29 +18,36 @@ from looper.errors import BadInput
 from looper.experiment.claims import in_metric, plainly
 from looper.experiment.feasibility import told_at_most
 from looper.experiment.schedule import leaking_tasks
+from looper.experiment.stages import learners_of
 from looper.metrics.claim import metric_name
 from looper.metrics.design import effect_of_interest, is_pilot, scope_of, unit_of
 from looper.metrics.registered import ALPHA
-from looper.records.learning import Experience, Learning, TrainingChange, Treatment
+from looper.records.learning import Experience, Learning, Source, TrainingChange, Treatment
 from looper.records.memory import Remembering
 from looper.records.plan import AS_COMPUTED, Arm, Expect, LimitsChange, Metric, Plan, Sampling
+from looper.records.task import Task
 from looper.records.text import counted
 from looper.records.training import AdapterRecord, TrainingSettings
 from looper.views.findings import estimated_lines, unasked_lines
 from looper.views.forecast import discordance, measured, power_data, power_lines, time_data, time_lines
 
 
+LISTED = 5
+"""So many repositories, or tasks, are named."""
+
+
 def plan_lines(options: RunOptions, settings: Settings, *, as_json: bool = False) -> Iterator[str]:
     """Cells, time, memory, what could be seen, what will be asked before the tasks."""
-    written = load_written(options, settings)
+    written = load_written(options, settings, whole=False)
     plan = written.plan
     prepared = prepare(plan, settings)
     schedule = prepared.schedule(options.arms)
     refuse_impossible(prepared, written, options.overrides, settings, options.arms)
     adapters = adapters_that_fit(prepared, written, settings)
-    gathering = sum(
-        len(plan.seeds_of(arm)) * len(prepared.experience[source]) for source, arm in plan.all_experience()
-    )
+    wanted = plan.named_arms(options.arms)
+    gathers = plan.all_experience(learners_of(plan, wanted))
+    gathering = sum(len(plan.seeds_of(arm)) * len(prepared.experience[source]) for source, arm in gathers)
+    learned_from = {source: prepared.experience[source] for source in dict(gathers)}
     cells = sum(map(len, schedule))
     arms = len({cell.arm for lane in schedule for cell in lane})
     tasks = [task.instance_id for task in prepared.tasks]
@@ -52,9 +59,10 @@ def plan_lines(options: RunOptions, settings: Settings, *, as_json: bool = False
                 "plan": plan,
                 "tasks": tasks,
                 "experience": {
-                    source: [task.instance_id for task in found]
-                    for source, found in prepared.experience.items()
+                    source: [task.instance_id for task in found] for source, found in learned_from.items()
                 },
+                "arms": [arm.name for arm in wanted],
+                "without_adapter": written.without_adapter,
                 "left_out": prepared.left_out,
                 "not_evaluated": prepared.unserved,
                 "cells": cells,
@@ -72,7 +80,11 @@ def plan_lines(options: RunOptions, settings: Settings, *, as_json: bool = False
         " (a PILOT: too few to see its own smallest effect of interest)" if "PILOT" in " ".join(power) else ""
     )
     yield f"{plan.experiment} {plan.profile}: {plan.title}{pilot}"
+    if written.without_adapter and not options.arms:
+        lacking = " and ".join(written.without_adapter)
+        yield f"left out: {lacking}, to carry an adapter, of which none is named. {how_to_train(options, written)}"
     yield from unasked_lines(plan)
+    yield from _other_arm_lines(plan, wanted)
     yield f"factor: {plan.factor}"
     yield from _interest_lines(plan)
     yield from power
@@ -81,13 +93,23 @@ def plan_lines(options: RunOptions, settings: Settings, *, as_json: bool = False
         + (f" and {gathering} to gather experience" if gathering else "")
         + f", {plan.order}"
     )
-    yield from _arm_lines(plan)
-    yield from _adapter_lines(adapters)
-    yield from _task_lines(prepared)
-    yield from time_lines(plan, cells + gathering, workers, known)
-    yield from _memory_lines(prepared, settings)
+    yield from _arm_lines(plan, wanted)
+    yield from _adapter_lines(adapters, wanted)
+    yield from _task_lines(prepared, learned_from)
+    yield from time_lines(plan, wanted, cells + gathering, workers, known)
+    yield from _memory_lines(prepared, settings, wanted)
     yield from _decision_lines(prepared)
-    yield from _gate_lines(prepared)
+    yield from _gate_lines(prepared, wanted)
+
+
+def _other_arm_lines(plan: Plan, wanted: Sequence[Arm]) -> Iterator[str]:
+    """Which arms of the plan are not asked about."""
+    others = [arm.name for arm in plan.arms if arm not in wanted]
+    if others:
+        yield (
+            f"of the plan's arms {', '.join(arm.name for arm in wanted)} alone, without {', '.join(others)}: cells, time and arms below are "
+            "of these, power and what is decided of the whole plan"
+        )
 
 
 def _interest_lines(plan: Plan) -> Iterator[str]:
@@ -103,10 +125,10 @@ def _interest_lines(plan: Plan) -> Iterator[str]:
     )
 
 
-def _arm_lines(plan: Plan) -> Iterator[str]:
+def _arm_lines(plan: Plan, wanted: Sequence[Arm]) -> Iterator[str]:
     """The settings of every arm as they are resolved: base's, and of the others those that differ, with what they learn."""
     base = _settings(plan, plan.base) if plan.base is not None else {}
-    for arm in plan.arms:
+    for arm in wanted:
         said = [
             f"{name} {value}"
             for name, value in _settings(plan, arm).items()
@@ -119,9 +141,14 @@ def _arm_lines(plan: Plan) -> Iterator[str]:
             said += _learning(plan, arm.learning)
         yield f"arm {arm.name}: {', '.join(said) or 'as base'}"
     experience = plan.experience
-    if experience is not None and experience.training is not None and plan.trains:
+    if experience is not None and experience.training is not None and _trained(wanted):
         shown = _shown(experience.training)
         yield f"training, where an arm has no other: {', '.join(f'{name} {value}' for name, value in shown.items())}"
+
+
+def _trained(arms: Sequence[Arm]) -> list[Learning]:
+    """What those that are trained learn."""
+    return [arm.learning for arm in arms if arm.learning and arm.learning.treatment.is_adapter]
 
 
 def _settings(plan: Plan, arm: Arm) -> dict[str, str]:
@@ -188,15 +215,16 @@ def _shown(settings: TrainingSettings) -> dict[str, str]:
     }
 
 
-def _adapter_lines(adapters: Mapping[str, AdapterRecord]) -> Iterator[str]:
-    for card in adapters.values():
+def _adapter_lines(adapters: Mapping[str, AdapterRecord], wanted: Sequence[Arm]) -> Iterator[str]:
+    """What the adapters are that arms bring along."""
+    for card in [adapters[arm.name] for arm in wanted if arm.name in adapters]:
         yield (
             f"adapter {card.id}: {card.make.value} on {card.base.name}, from {counted(len(card.tasks), 'task')}, none of them "
             "evaluated here"
         )
 
 
-def _task_lines(prepared: PreparedPlan) -> Iterator[str]:
+def _task_lines(prepared: PreparedPlan, learned_from: Mapping[Source, Sequence[Task]]) -> Iterator[str]:
     yield from (f"not evaluated: {line}" for line in prepared.unserved)
     repositories = len({task.repo for task in prepared.tasks})
     yield (
@@ -205,24 +233,24 @@ def _task_lines(prepared: PreparedPlan) -> Iterator[str]:
     )
     about = scope_of(prepared.plan, [task.instance_id for task in prepared.tasks])
     yield f"what differences will be about: {about.value}"
-    for source, tasks in prepared.experience.items():
+    for source, tasks in learned_from.items():
         yield f"experience, {source.value}: {len(tasks)} tasks to learn from"
-    if prepared.left_out:
-        yield f"left out of learning: {len(prepared.left_out)}, {', '.join(list(prepared.left_out)[:5])}"
+    if prepared.left_out and learned_from:
+        yield f"left out of learning: {len(prepared.left_out)}, {', '.join(list(prepared.left_out)[:LISTED])}"
 
 
-def _memory_lines(prepared: PreparedPlan, settings: Settings) -> Iterator[str]:
-    experience = prepared.plan.experience
-    if experience is None or experience.training is None or not prepared.plan.trains:
+def _memory_lines(prepared: PreparedPlan, settings: Settings, wanted: Sequence[Arm]) -> Iterator[str]:
+    experience, trained = prepared.plan.experience, _trained(wanted)
+    if experience is None or experience.training is None or not trained:
         return
-    trainings = {(each.training or TrainingChange()).of(experience.training) for each in prepared.plan.trains}
+    trainings = {(each.training or TrainingChange()).of(experience.training) for each in trained}
     base = prepared.plan.learners_base
     try:
-        wanted, free = max(training_memory(base.model, settings, each) for each in trainings)
+        needed, free = max(training_memory(base.model, settings, each) for each in trainings)
     except BadInput as error:
-        yield f"memory: not estimated; {error}"
+        yield f"machine memory: not estimated; {error}"
         return
-    yield f"memory: training takes up to {wanted / 2**20:.0f} MiB, {free / 2**20:.0f} MiB are free"
+    yield f"machine memory: training takes up to {needed / 2**20:.0f} MiB, {free / 2**20:.0f} MiB are free"
 
 
 def _decision_lines(prepared: PreparedPlan) -> Iterator[str]:
@@ -241,11 +269,12 @@ def _decision_lines(prepared: PreparedPlan) -> Iterator[str]:
     )
 
 
-def _gate_lines(prepared: PreparedPlan) -> Iterator[str]:
+def _gate_lines(prepared: PreparedPlan, wanted: Sequence[Arm]) -> Iterator[str]:
     """What is asked before an arm's first task, or while it works."""
     yield "gates: a prompt of full length is read whole; no arm answers without actions"
     plan = prepared.plan
-    if not plan.learners or plan.experience is None or not prepared.experience:
+    learners = [arm for arm in wanted if arm.learning is not None]
+    if not learners or plan.experience is None or not prepared.experience:
         return
     yield (
         f"gates: at least {plan.experience.selection.minimum_tasks} resolved tasks of each repository to learn from; there are "
@@ -282,6 +311,9 @@ def _to_learn_from(prepared: PreparedPlan) -> str:
         repo: min(sum(task.repo == repo for task in tasks) for tasks in prepared.experience.values())
         for repo in repos
     }
-    if len(set(counts.values())) == 1:
-        return f"{counts[repos[0]]} to try"
-    return ", ".join(f"{count} of {repo}" for repo, count in counts.items())
+    least, most = min(counts.values()), max(counts.values())
+    if least == most:
+        return f"{least} to try"
+    fewest = [repo for repo, count in counts.items() if count == least]
+    more = f" and {len(fewest) - LISTED} more" if len(fewest) > LISTED else ""
+    return f"{least} to {most} to try, fewest of {', '.join(fewest[:LISTED])}{more}"

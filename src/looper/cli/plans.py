@@ -10,14 +10,14 @@ import os
 import shlex
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from looper.cli.settings import Settings
 from looper.cli.wiring import adapter_store
 from looper.errors import BadInput, FileRefused, JournalError
 from looper.experiment.new_plan import new_plan
-from looper.experiment.plans import Written, is_plan, written_plan
+from looper.experiment.plans import Written, adapter_needed, is_plan, written_plan
 from looper.journal import read_stream
 from looper.records.plan import Gate, Override
 from looper.records.session import Session
@@ -158,12 +158,12 @@ def find_experiment(name: str, runs: Path) -> Path:
         raise BadInput(f"{name} is a file and no plan: a plan is a TOML file, whose name ends in .toml.")
     own = sorted(str(path) for path in _plans_in(Path()) if path.stem == name)
     own = list(dict.fromkeys([*own, *_plans_of_runs(runs, name)]))
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         own = sorted(map(str, _plans_in(Path(name))))
         what = f"{name} is a folder, and a plan is a TOML file or a name"
     else:
         what = f'There is no experiment "{name}"'
-    near = [*own, *(other for other in known if other.startswith(name))][:3]
+    near = [*own, *(other for other in known if name and other.startswith(name))][:3]
     near = near or difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(known) or 'none'}."
     raise BadInput(f"{what}. {hint} One of your own: looper new mine.toml")
@@ -181,7 +181,7 @@ def shared_profiles() -> dict[str, str]:
 def begin_plan(path: Path) -> None:
     """Write the file of a new plan that runs as it is. Raises BadInput where there is a file already, or none can be."""
     if path.suffix != ".toml":
-        raise BadInput(f"{path}: a plan is a TOML file. Name it {path.name}.toml.")
+        raise BadInput(f"{path}: a plan is a TOML file. Name it {path.name or 'mine'}.toml.")
     text = new_plan(tomllib.loads(shared_profiles()["micro"]))
     try:
         with path.open("x", encoding="utf-8") as file:
@@ -194,7 +194,9 @@ def begin_plan(path: Path) -> None:
         ) from error
 
 
-def load_written(options: RunOptions, settings: Settings) -> Written:
+def load_written(options: RunOptions, settings: Settings, *, whole: bool = True) -> Written:
+    """The plan that is asked for, and where its settings are written. Raises BadInput where an arm that is to run has no adapter yet;
+    without `whole` only where it is named."""
     path = find_experiment(options.experiment, settings.runs)
     profile, profile_text = options.profile, None
     if profile is not None and profile.endswith(".toml"):
@@ -206,7 +208,7 @@ def load_written(options: RunOptions, settings: Settings) -> Written:
             f"--profile {profile}: that is a file and no profile, which is a TOML file, whose name ends in .toml."
         )
     text = named_text(path)
-    return written_plan(
+    written = written_plan(
         path.stem,
         text,
         path.name if path.parent.name == "experiments" else str(path),
@@ -217,6 +219,20 @@ def load_written(options: RunOptions, settings: Settings) -> Written:
         limit=options.limit,
         master_seed=options.master_seed,
         split=options.split,
-        adapter=options.adapter and adapter_store(settings).named(options.adapter),
+        adapter=None if options.adapter is None else adapter_store(settings).named(options.adapter),
         only=options.arms,
+    )
+    wanted = options.arms or written.without_adapter if whole else options.arms
+    if lacking := [name for name in written.without_adapter if name in wanted]:
+        raise BadInput(f"{adapter_needed(lacking)} {how_to_train(options, written)}")
+    return written
+
+
+def how_to_train(options: RunOptions, written: Written) -> str:
+    """The commands, in their order, by which a plan trains an adapter on what its other arms gather, and then carries it."""
+    asked, plan = replace(options, profile=written.chosen, fresh=False, run=None), written.plan
+    others = replace(asked, arms=tuple(arm.name for arm in plan.arms))
+    return (
+        f"To train one on what the other arms gather: {others.again()}; then looper train {plan.experiment}, which prints its ID; then "
+        f"{replace(asked, arms=(), adapter='ID').again()}"
     )

@@ -135,7 +135,7 @@ def refuse_impossible(
     """Raises BadInput, in one line, for every gate of a plan that its tasks cannot pass, and for what it takes for granted where no
     run here supports it."""
     plan = written.plan
-    wanted = [arm for arm in plan.arms if not arms or arm.name in arms]
+    wanted = plan.named_arms(arms)
     selected = Selected(
         plan,
         learners_of(plan, wanted),

@@ -58,7 +58,11 @@ def diff_lines(
     if all(cells):
         return iter([json_line(rollouts_data(view, *names))]) if as_json else rollouts_diff(view, *names)
     if any(cells):
-        raise BadInput("Name two cells, two arms or two runs, not one of each.")
+        one, other = names if cells[0] else (second, first)
+        raise BadInput(
+            f'"{one}" is a cell and "{other}" is none. Name two cells (ARM/SEED/TASK), two arms or two runs; cells: '
+            f"looper show --run {view.folder.name}"
+        )
     arms = [*(arm.name for arm in view.manifest.plan.arms), *view.choice_names]
     if any(name in (*arms, *view.gathering) for name in names):
         return iter([json_line(arms_data(view, *names))]) if as_json else arms_diff(view, *names)

@@ -132,7 +132,7 @@ def _write(page: Path, text: str) -> None:
         page.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(
-            f"The folder {page.parent} cannot be made: {error.strerror}. Name a file in another folder."
+            f"The folder {page.parent} cannot be made: {error.strerror}. Name another place."
         ) from error
     replace_file(page, text.encode())
 

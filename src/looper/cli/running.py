@@ -7,6 +7,7 @@ is one manifest, one ledger and the stages; who goes on with a run must arrive a
 import contextlib
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,7 @@ from looper.cli.wiring import (
 )
 from looper.errors import BadInput, Cancelled, Drift, InfrastructureError, JournalError, MemorySilent
 from looper.experiment.ledger import Ledger, differences, nothing_done
-from looper.experiment.stages import run_stages
+from looper.experiment.stages import learners_of, run_stages
 from looper.experiment.staging import Staging
 from looper.journal import read_stream
 from looper.records.job import RunSpec
@@ -59,8 +60,11 @@ def dry_run(options: RunOptions, settings: Settings) -> Iterator[str]:
         f"{plan.experiment} {plan.profile}: {counted(len(prepared.tasks), 'task')} × {counted(arms, 'arm')} × {counted(seeds, 'seed')}, "
         f"{counted(sum(map(len, schedule)), 'cell')}"
     )
-    for source, found in prepared.experience.items():
-        samples = sum(used is source for used, _ in plan.all_experience())
+    gathers = Counter(
+        source for source, _ in plan.all_experience(learners_of(plan, plan.named_arms(options.arms)))
+    )
+    for source, samples in gathers.items():
+        found = prepared.experience[source]
         yield (
             f"before them, {source.value} experience: {counted(len(found), 'task')} × {counted(samples, 'sample')} × {counted(seeds, 'seed')}"
         )
@@ -155,7 +159,7 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
                 )
             )
         except MemorySilent:
-            wanted = [arm for arm in plan.arms if not options.arms or arm.name in options.arms]
+            wanted = plan.named_arms(options.arms)
             others = tuple(arm.name for arm in wanted if arm.remembers is None)
             if others:
                 without = replace(options, arms=others).going_on(named)
@@ -355,7 +359,7 @@ def _differs(view: RunView, manifest: RunManifest, anew: str, typed: Callable[[s
     state = "unfinished " if view.finished < view.planned else ""
     return (
         f"The {state}run {view.folder} was begun differently: {differences(before, manifest)}. "
-        f"{how} on with: {resume_command(view)}; or begin a new run: {anew}"
+        f"{how} on with: {resume_command(view)}; or begin a new run beside it, which leaves that one as it is: {anew}"
     )
 
 

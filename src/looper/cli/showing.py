@@ -17,8 +17,8 @@ from looper.records.text import counted
 from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import Outcome
 from looper.views.index import steps_of
-from looper.views.memory import memory_items
-from looper.views.runs import RunView
+from looper.views.memory import memory_items, why_nothing
+from looper.views.runs import RunView, find_run
 from looper.views.show import Prompt, ending_text, harmless, prompt_text, step_text
 from looper.views.trajectory import went_wrong
 
@@ -64,12 +64,14 @@ def show_cell(
     ends = [end for end in view.trajectories if end.cell == cell]
     end, verdict = ends[-1] if ends else None, view.final.get(cell)
     prompt = prompt_of(settings, view, cell, end, every) if options.step is None else None
+    nothing = why_nothing(view, end) if end is not None and options.step is None else ""
     if as_json:
         yield json_line(
             {
                 "run": view.folder.name,
                 "cell": cell,
                 "prompt": prompt,
+                "told_nothing": nothing or None,
                 "steps": steps,
                 "end": end,
                 "verdict": verdict,
@@ -78,6 +80,8 @@ def show_cell(
         return
     if prompt is not None:
         yield prompt_text(prompt, whole=options.whole)
+    if nothing:
+        yield f"── memory told nothing: {nothing} ──"
     yield from map(step_text, steps)
     if options.step is None:
         if options.failed and not steps:
@@ -121,6 +125,8 @@ def _one_cell(view: RunView, cells: Sequence[str], wanted: str) -> str:
     found = [cell for cell in cells if cell == wanted] or [cell for cell in cells if cell.endswith(wanted)]
     if len(found) == 1:
         return found[0]
+    if not found and (run := _also_a_run(view, wanted)):
+        raise BadInput(f"{wanted} is a run, and a cell is asked for. Its cells: looper show --run {run}")
     what = f"{len(found)} cells end in" if found else "No cell is called"
     names = [*cells, *dict.fromkeys(task_id_of(cell) for cell in cells)]
     near = difflib.get_close_matches(wanted, found or names, n=3, cutoff=0.6) or found[:3]
@@ -128,6 +134,14 @@ def _one_cell(view: RunView, cells: Sequence[str], wanted: str) -> str:
     raise BadInput(
         f'{what} "{wanted}" in {view.folder.name}. {hint}List them with: looper show --run {view.folder.name}'
     )
+
+
+def _also_a_run(view: RunView, wanted: str) -> str:
+    """The name of the run that is called so; empty where none is."""
+    try:
+        return find_run(view.folder.parent, wanted).name
+    except BadInput:
+        return ""
 
 
 def prompt_of(

@@ -22,7 +22,7 @@ from looper.cli.preparing import FEW_TASKS, load_experience, load_tasks
 from looper.cli.progress import TrainingProgress
 from looper.cli.settings import Settings
 from looper.cli.wiring import mlx_model, trained_folder, trainer_of, windows_of
-from looper.errors import BadInput, possible
+from looper.errors import BadInput, possible, quoted
 from looper.experiment.plan_errors import plain_words
 from looper.experiment.plans import parse_model
 from looper.experiment.pools import read_attempts
@@ -68,6 +68,9 @@ class TrainOptions:
 
 USUAL = {"learning_rate": 3e-4, "iterations": 60, "batch_size": 8, "max_tokens": 2048}
 """Settings for the successes of a plan that has none."""
+NAMED = {"multiplier": "multiplier (alpha / rank)"}
+"""Settings that others call something else."""
+USUAL_LEAST = SelectionSettings().minimum_tasks
 TRAINABLE = tuple(name for name, traits in BACKENDS.items() if traits.shows_losses)
 
 
@@ -78,12 +81,13 @@ def train_options(
     selection: dict[str, Any],
     training: dict[str, Any],
 ) -> TrainOptions:
-    """`training` has None for what was not asked for. Raises BadInput for a value that cannot be used."""
+    """`selection` and `training` have None for what was not asked for. Raises BadInput for a value that cannot be used."""
     if model is not None and model.partition(":")[0] not in TRAINABLE:
         raise BadInput(f"--model {model}: only nano and mlx:FOLDER can be trained here.")
     with _named_as_options():
         given = {name: value for name, value in training.items() if value is not None}
-        options = TrainOptions(run, arms, model, SelectionSettings.model_validate(selection), given)
+        asked = {name: value for name, value in selection.items() if value is not None}
+        options = TrainOptions(run, arms, model, SelectionSettings.model_validate(asked), given)
         options.settings(None)
     return options
 
@@ -96,7 +100,8 @@ def _named_as_options() -> Iterator[None]:
     except ValidationError as error:
         problem = error.errors()[0]
         option = f"--{str(problem['loc'][0]).replace('_', '-')}: " if problem["loc"] else ""
-        raise BadInput(f"{option}{plain_words(problem, TrainingSettings)}.") from error
+        said = plain_words(problem, TrainingSettings)
+        raise BadInput(f"{option}{said}{'' if said.endswith('?') else '.'}") from error
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,8 @@ class _Gathered:
     split: set[str]
     usual: TrainingSettings | None
     """Of the run's own plan; None where it has none."""
+    least: int
+    """Resolved tasks that an adapter is trained on at least, by the run's own plan."""
     model: ModelSpec
     """To be trained."""
     unfinished: str
@@ -120,6 +127,10 @@ class _Gathered:
     def warning(self) -> str:
         """That it is unfinished, as it follows a sentence."""
         return f" {self.unfinished}" if self.unfinished else ""
+
+    def least_for(self, selection: SelectionSettings) -> int:
+        """Resolved tasks that are needed: as many as are asked for, else the plan's."""
+        return selection.minimum_tasks if "minimum_tasks" in selection.model_fields_set else self.least
 
     def told(self, sources: Sequence[str]) -> str:
         """How many examples there are of each kind, and from which arms. `sources` has the cell and attempt of each."""
@@ -165,7 +176,7 @@ def _gathered(options: TrainOptions, settings: Settings) -> _Gathered:
     arms = {arm.name: arm for arm in plan.every_arm}
     unknown = [name for name in options.arms if name not in arms]
     if unknown:
-        raise BadInput(f"The run has no arm {', '.join(unknown)}. {possible(unknown[0], arms)}")
+        raise BadInput(f"The run has no arm {quoted(unknown)}. {possible(unknown[0], arms)}")
     wanted = options.arms or _worth_learning_from(plan)
     # Where the run set tasks aside to learn from, nothing else is learned from.
     split = {name for found in view.manifest.experience_tasks.values() for name in found} or set(tasks)
@@ -173,14 +184,15 @@ def _gathered(options: TrainOptions, settings: Settings) -> _Gathered:
     kinds = {arm: "evaluated" for arm in arms} | {
         arm.name: str(source) for source, arm in plan.all_experience()
     }
-    usual = plan.experience.training if plan.experience is not None else None
+    experienced = plan.experience
     return _Gathered(
         view.folder.name,
         tasks,
         arms,
         attempts,
         split,
-        usual,
+        experienced.training if experienced is not None else None,
+        max(1, experienced.selection.minimum_tasks if experienced is not None else USUAL_LEAST),
         _model_of(options, plan),
         _unfinished(view, wanted, split),
         kinds,
@@ -214,12 +226,13 @@ def examples_of(options: TrainOptions, settings: Settings) -> tuple[tuple[Exampl
 
 def _examples_from(found: _Gathered, options: TrainOptions) -> tuple[tuple[Example, ...], Selection]:
     taken, selection = select(found.attempts, found.split, options.selection)
-    if len(selection.tasks) < options.selection.minimum_tasks:
+    least = found.least_for(options.selection)
+    if len(selection.tasks) < least:
         raise BadInput(
             f"{found.run} has {len(selection.tasks)} resolved tasks to learn from, of {selection.seen} attempts "
             f"({selection.unresolved} unresolved, {selection.without_verdict} without a verdict, {selection.without_steps} without a step, "
             f"{selection.duplicates} duplicates, {selection.over_cap} beyond --per-task, {selection.outside} at evaluated tasks). "
-            f"{_what_to_do(options.selection.minimum_tasks, evaluated=bool(options.arms) and selection.outside == selection.seen)}{found.warning}"
+            f"{_what_to_do(least, evaluated=bool(options.arms) and selection.outside == selection.seen)}{found.warning}"
         )
     _say_unfinished(found)
     return found.examples(taken), selection
@@ -287,7 +300,9 @@ def _settings_told(training: TrainingSettings, usual: TrainingSettings | None) -
     def text(settings: TrainingSettings, only: Sequence[str]) -> str:
         values = settings.model_dump(mode="json")
         return ", ".join(
-            f"{name} {values[name]:g}" if isinstance(values[name], float) else f"{name} {values[name]}"
+            f"{NAMED.get(name, name)} {values[name]:g}"
+            if isinstance(values[name], float)
+            else f"{name} {values[name]}"
             for name in only
         )
 

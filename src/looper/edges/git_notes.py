@@ -45,6 +45,6 @@ def _git(repository: Path, *words: str) -> str:
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["no reason"])[-1]
         raise BadInput(
-            f"{repository}: git {words[0]} refused: {said}. Name a repository of yours with a commit, or a file."
+            f"{repository}: git {words[0]} refused: {said.rstrip('.')}. Name a repository of yours with a commit, or a file."
         )
     return done.stdout

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ TOLD_EVERY_S = 1.0
 """A loss of one training is kept no more often; each costs a flush to the disk."""
 VALUE, SENTENCE = 60, 300
 """Characters of a value that is named as different, and of one that a person wrote and has to write again."""
+BEFORE = 20
+"""So many characters are shown before the first one that differs, where what is alike is left out."""
 
 
 @dataclass(frozen=True)
@@ -231,21 +234,48 @@ def _must_match(found: list[RunManifest], wanted: RunManifest, folder: Path) -> 
 
 
 def differences(before: RunManifest, now: RunManifest, most: int = 8) -> str:
-    """What changed between two manifests, in words: path, old value, new value; so many changes at most, and how many more."""
+    """What changed between two manifests, in words: path, old value, new value; so many changes at most, and how many more. What was
+    asked for stands first: tasks and models follow from it."""
     changes = list(_changes(json.loads(before.to_json()), json.loads(now.to_json()), ""))
+    changes.sort(key=lambda change: not change.startswith(("plan.", "overrides")))
     return "; ".join(changes[:most]) + (f"; and {len(changes) - most} more" if len(changes) > most else "")
 
 
 def _changes(before: Any, now: Any, path: str) -> Iterator[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted(before.keys() | now.keys()):
-            yield from _changes(before.get(key), now.get(key), f"{path}.{key}" if path else key)
-    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        for number, (left, right) in enumerate(zip(before, now, strict=True)):
-            yield from _changes(left, right, f"{path}[{_called(left) or number}]")
-    elif before != now:
-        # What has to be put back is said to its end, where a person wrote it.
-        yield f"{path} was {_short(before, SENTENCE if isinstance(before, str) else VALUE)} and is {_short(now, VALUE)}"
+    ours, theirs = _by_key(before), _by_key(now)
+    if ours is None or theirs is None:
+        if before != now:
+            # What has to be put back is said to its end, where a person wrote it.
+            texts = [json.dumps(value, ensure_ascii=False) for value in (before, now)]
+            alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False)))
+            most = SENTENCE if isinstance(before, str) else VALUE
+            yield f"{path} was {_cut(texts[0], most, alike)} and is {_cut(texts[1], VALUE, alike)}"
+        return
+    for key in sorted(ours.keys() | theirs.keys()):
+        at = f"{path}[{key}]" if isinstance(before or now, list) else f"{path}.{key}" if path else key
+        if key in ours and key in theirs:
+            yield from _changes(ours[key], theirs[key], at)
+        elif not _says_nothing(part := ours.get(key, theirs.get(key))):
+            text = _cut(json.dumps(part, ensure_ascii=False), VALUE)
+            yield f"{at} was {text} and is gone" if key in ours else f"{at} is new: {text}"
+    if list(ours) != list(theirs) and ours.keys() == theirs.keys() and isinstance(before, list):
+        yield f"{path} was in the order {', '.join(ours)} and is in {', '.join(theirs)}"
+
+
+def _by_key(value: Any) -> dict[str, Any] | None:
+    """The parts of a value by their key or name, those of a list without names by their place; None for what is compared whole, as a list
+    of plain values is. What is not there has no parts."""
+    if value is None or isinstance(value, dict):
+        return value or {}
+    if not isinstance(value, list) or not all(isinstance(part, dict) for part in value):
+        return None
+    names = [_called(part) for part in value]
+    known = all(names) and len({*names}) == len(names)
+    return {names[at] if known else str(at): part for at, part in enumerate(value)}
+
+
+def _says_nothing(value: Any) -> bool:
+    return value is None or value is False or value in ("", [], {})
 
 
 def _called(part: Any) -> str:
@@ -255,6 +285,10 @@ def _called(part: Any) -> str:
     return str(part.get("name") or (f"{part['arm']} − {part['against']}" if "against" in part else ""))
 
 
-def _short(value: Any, most: int) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= most else f"{text[: most - 3]}..."
+def _cut(text: str, most: int, alike: int = 0) -> str:
+    """So many characters of a text, from where it parts from another where that lies behind the first of them."""
+    if len(text) <= most:
+        return text
+    begin = alike - BEFORE if alike > most - 2 * BEFORE else 0
+    end = begin + most - 3
+    return "..." * (begin > 0) + text[begin:end] + "..." * (end < len(text))

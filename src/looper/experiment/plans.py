@@ -261,6 +261,8 @@ class Written:
     profile: PlanLayers
     places: Mapping[str, Sequence[int]]
     """Of the plan's arms, choices and contrasts: which of the file's they are."""
+    without_adapter: tuple[str, ...] = ()
+    """Arms that carry an adapter and are left out of the plan, since none is named yet."""
 
     def where(self, *path: str | int) -> str:
         """`FILE:LINE:COLUMN` of a key of the plan, `arms`, `contrasts` and `choices` by their number in the plan; of other keys
@@ -298,8 +300,9 @@ def written_plan(
 
     `model` takes the place of the profile's model, `adapter` of the adapter that it names, `limit` of its number of tasks,
     `master_seed` of the embedded suite's seed, moving the plan's seeds along, `split` (a letter of SPLITS) of how tasks are divided;
-    all become part of the plan, and the split of its profile's name. `only` are the arms that are to run, empty for all: where no
-    adapter is named yet, arms that carry one and are not to run are left out of the plan, as a profile leaves arms out.
+    all become part of the plan, and the split of its profile's name. `only` are the arms that are to run, empty for all. Where no
+    adapter is named, arms that carry one are left out of the plan, as a profile leaves arms out, if they are not to run, or if one can
+    be trained on what other arms of the plan gather; `without_adapter` names them.
     Raises BadInput that lists every problem.
     """
     whole = PlanLayers((PlanText(source, text),))
@@ -348,20 +351,19 @@ def written_plan(
         profile = f"{Path(profile).stem}-{split}"
     changed = chosen.model_copy(update=_given(changes))
     _names_exist(file, changed, whole, layers)
-    arms = [
-        at
-        for at, arm in enumerate(file.arms)
-        if (not changed.arms or arm.name in changed.arms)
-        and (not arm.adapted or changed.adapter or not only or arm.name in only)
-    ]
+    chosen_arms = [at for at, arm in enumerate(file.arms) if not changed.arms or arm.name in changed.arms]
+    lacking = [at for at in chosen_arms if file.arms[at].adapted and not changed.adapter]
+    learned = [file.arms[at].learning for at in chosen_arms if at not in lacking]
+    gathers = any(learning is not None and learning.needs_experience for learning in learned)
+    left_out = [at for at in lacking if gathers or (only and file.arms[at].name not in only)]
+    arms = [at for at in chosen_arms if at not in left_out]
     here = {file.arms[at].name for at in arms}
     # A profile that leaves an arm out leaves out what is chosen from it, and the contrasts of both.
     choices = [at for at, found in enumerate(file.choices) if set(found.of) <= here]
     here |= {file.choices[at].name for at in choices}
     contrasts = [at for at, found in enumerate(file.contrasts) if set(found.arms) <= here]
     places = {"arms": arms, "choices": choices, "contrasts": contrasts}
-    gatherers = [file.arms[at] for at in arms if not file.arms[at].adapted]
-    made = _Making(changed, model is not None, whole, layers, gatherers)
+    made = _Making(changed, model is not None, whole, layers)
     try:
         plan = Plan(
             experiment=experiment,
@@ -392,7 +394,7 @@ def written_plan(
     except ValidationError as error:
         both = PlanLayers((*whole.texts, *layers.texts))
         raise BadInput(problems(error, data, Plan, both, partial(_in_file, places))) from error
-    written = Written(plan, name, whole, layers, places)
+    written = Written(plan, name, whole, layers, places, tuple(file.arms[at].name for at in left_out))
     _means_what_it_says(written, file)
     return replace(written, plan=_spoken(written))
 
@@ -532,6 +534,12 @@ def _profile(
     return _validated(_ProfileText, data, layers), layers
 
 
+def adapter_needed(arms: Sequence[str]) -> str:
+    """That these arms carry an adapter, of which none is named."""
+    carry = "carries" if len(arms) == 1 else "carry"
+    return f"{' and '.join(arms)}: {carry} an adapter, so name one: --adapter ID. See them with: looper adapter list."
+
+
 @dataclass(frozen=True)
 class _Making:
     profile: _ProfileText
@@ -539,8 +547,6 @@ class _Making:
     """On the command line, so that no file is to blame."""
     whole: PlanLayers
     layers: PlanLayers
-    gatherers: Sequence[_ArmText]
-    """Arms that need no adapter that was trained before."""
 
     def arm(self, arm: _ArmText, at: int) -> Arm:
         """An arm as written, with the profile's model, scaffold, temperature and overseer where it names none. The model
@@ -559,9 +565,7 @@ class _Making:
                     f"{arm.name}: its model is the overseer, so the profile needs one: overseer = NAME."
                 )
         if arm.adapted and not profile.adapter:
-            raise BadInput(
-                f"{arm.name}: carries an adapter, so name one: --adapter ID. See them with: looper adapter list.{self._first()}"
-            )
+            raise BadInput(adapter_needed([arm.name]))
         if arm.adapted:
             model = model.model_copy(update={"adapter": profile.adapter})
         with self._of("scaffold", arm.scaffold, at):
@@ -580,13 +584,6 @@ class _Making:
             agent=arm.agent,
             reason=" ".join(arm.reason.split()),
         )
-
-    def _first(self) -> str:
-        """How an adapter comes out of the same plan: where an arm of it sets tasks aside to learn from, which nobody is evaluated on."""
-        if not any(each.learning and each.learning.needs_experience for each in self.gatherers):
-            return ""
-        others = " ".join(f"--arm {each.name}" for each in self.gatherers)
-        return f" To train one on what the other arms gather: run this plan with {others}, then looper train."
 
     @contextmanager
     def _of(self, key: str, written: object, at: int) -> Iterator[None]:

@@ -11,7 +11,7 @@ from itertools import groupby, islice
 from statistics import fmean
 
 from looper.bench.screen import gives_away, near_duplicates
-from looper.errors import BadInput, possible
+from looper.errors import BadInput, possible, quoted
 from looper.records.base import grouped
 from looper.records.learning import AGES, Experience, Source, Split
 from looper.records.plan import Arm, Cell, Plan, TaskSelection
@@ -254,7 +254,7 @@ def lanes(plan: Plan, tasks: Sequence[Task], arms: Sequence[str] = ()) -> tuple[
     names = [arm.name for arm in plan.arms]
     unknown = [name for name in arms if name not in names]
     if unknown:
-        raise BadInput(f"The plan has no arm {', '.join(unknown)}. {possible(unknown[0], names)}")
+        raise BadInput(f"The plan has no arm {quoted(unknown)}. {possible(unknown[0], names)}")
     wanted = [name for name in names if not arms or name in arms]
     seeds = {arm.name: plan.seeds_of(arm) for arm in plan.arms}
     if plan.order == "sequence":

@@ -31,7 +31,7 @@ def run_stages(run: Staging) -> None:
     # Proofs of an earlier process hold: the same model, adapters and memory are asked for again, or the run would have been refused.
     run.proved.extend(run.ledger.proofs.recovered)
     schedule = lanes(plan, [run.tasks[name] for name in run.manifest.tasks], run.arms)
-    wanted = [arm for arm in plan.arms if not run.arms or arm.name in run.arms]
+    wanted = plan.named_arms(run.arms)
     # All is done and sealed: going through it once more says so, and neither a model nor a trainer has to be there for that.
     if run.ledger.sealed and not any(run.ledger.resume(cell) for lane in schedule for cell in lane):
         run.work("", schedule, plan.arms)

@@ -40,7 +40,8 @@ class Scope(StrEnum):
 
     REPOSITORIES = "repositories like these"
     THESE = "these repositories as they were learned here, and no others"
-    ONE = "these tasks with what was learned here once for all repositories, and no other learning of it"
+    BROUGHT = "these repositories as they were learned here, with an adapter that was trained once before, and no others"
+    ONE = "these tasks with what was learned once for all repositories, and no other learning of it"
     TASKS = "tasks like these of these repositories"
     BOTH = "repositories like these, and of what was learned once for all of them that learning alone"
 
@@ -48,6 +49,11 @@ class Scope(StrEnum):
     def generalises(self) -> bool:
         """Whether the repositories stand for others, so that they are the unit."""
         return self in (Scope.REPOSITORIES, Scope.BOTH)
+
+    @property
+    def is_of_these(self) -> bool:
+        """Whether it is about the repositories, and no others."""
+        return self in (Scope.THESE, Scope.BROUGHT)
 
 
 @dataclass(frozen=True)
@@ -80,13 +86,14 @@ def scope_of(plan: Plan, tasks: Sequence[str], arms: Sequence[Arm] = ()) -> Scop
     compared = arms or plan.compared_arms or plan.arms
     learned = [arm.learning for arm in compared if arm.learning is not None]
     models = [*(arm.model for arm in compared), *(found.overseer for found in learned if found.overseer)]
-    once = any(model.adapter for model in models) or any(found.strategy is not None for found in learned)
+    brought = any(model.adapter for model in models)
+    once = brought or any(found.strategy is not None for found in learned)
     if all(found.strategy is not None for found in learned):
         return Scope.ONE if once else Scope.TASKS
     # What a person picked by name was not drawn, so it stands for nothing but itself.
     named = plan.selection.repos or plan.selection.tasks
     if named or worth_repositories(tasks) < ENOUGH_REPOSITORIES:
-        return Scope.THESE
+        return Scope.BROUGHT if brought else Scope.THESE
     return Scope.BOTH if once else Scope.REPOSITORIES
 
 

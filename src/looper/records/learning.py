@@ -5,7 +5,7 @@ where one arm alone shows it, and in `experiment/coherence` where it takes sever
 """
 
 from enum import StrEnum
-from typing import Annotated, assert_never
+from typing import Annotated, Any, assert_never
 
 from pydantic import Field, model_validator
 
@@ -126,6 +126,10 @@ class TrainingChange(Record):
         return changed.model_copy(update={"iterations": max(1, round(self.share * changed.iterations))})
 
 
+_OF_TRAINING = ("objective", "format", "writer", "rounds")
+"""Keys of `Learning` that have a value in every arm and mean something for what is trained alone."""
+
+
 class Learning(Record):
     """What an arm has been through before its tasks."""
 
@@ -200,6 +204,21 @@ class Learning(Record):
         if self.memory is None and self.treatment in (Treatment.MEMORY, Treatment.OVERSIGHT):
             return Remembering()
         return self.memory
+
+    def in_force(self) -> dict[str, Any]:
+        """Its keys that can make a difference, as JSON: of what is not trained none of a training, of a memory without items none of how
+        they are chosen, and what is told as it is resolved."""
+        found, how = self.model_dump(mode="json"), self.remembers
+        if self.treatment is not Treatment.ADAPTER:
+            found = {key: value for key, value in found.items() if key not in _OF_TRAINING}
+        elif self.format is not Format.SELF_QA:
+            del found["writer"]
+        if not self.needs_experience:
+            del found["source"]
+        if how is not None:
+            chosen = how.model_dump(mode="json")
+            found["memory"] = chosen if how.kind.traits.has_items else {"kind": chosen["kind"]}
+        return found
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Learning":

@@ -5,6 +5,7 @@ where it says nothing (`unsaid`), or plans of earlier versions would be others. 
 `experiment/plans`.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Literal, get_args
 
@@ -679,15 +680,24 @@ class Plan(Record):
         """An arm that learns in rounds at work on the training tasks before its round `number`, from 2."""
         return self._at_work(arm, f"experience_{arm.name}_{number}", number)
 
-    def all_experience(self) -> tuple[tuple[Source, Arm], ...]:
-        first = [(source, arm) for source in self.sources for arm in self.experience_arms(source)]
+    def all_experience(self, learners: Sequence[Arm] | None = None) -> tuple[tuple[Source, Arm], ...]:
+        """Every arm that gathers experience, with where it works. Where only these `learners` learn, those that gather then."""
+        of = self.arms if learners is None else learners
+        learning = [(arm, arm.learning) for arm in of if arm.learning is not None]
+        guided = any(found.source is Source.GUIDED for _, found in learning)
+        sources = [source for source in self.sources if guided or source is not Source.GUIDED]
+        first = [(source, arm) for source in sources for arm in self.experience_arms(source)]
         later = [
             (Source.OWN, found)
-            for _, arm, learning in self.learners
-            for number in range(2, learning.rounds + 1)
+            for arm, how in learning
+            for number in range(2, how.rounds + 1)
             for found in self.later_experience_arms(arm, number)
         ]
-        return (*first, *later)
+        return (*first, *later) if learning else ()
+
+    def named_arms(self, names: Sequence[str]) -> list[Arm]:
+        """Those of these names, all where none is named."""
+        return [arm for arm in self.arms if not names or arm.name in names]
 
     @property
     def every_arm(self) -> tuple[Arm, ...]:

@@ -188,6 +188,8 @@ def arms_data(run: RunView, first: str, second: str) -> dict[str, Any]:
 
 def _configuration(arm: Arm) -> dict[str, Any]:
     found = _with_sampling(json.loads(arm.to_json()))
+    if arm.learning is not None:
+        found["learning"] = arm.learning.in_force()
     return {key: value for key, value in found.items() if key not in ("name", "role", "only_seeds", "reason")}
 
 

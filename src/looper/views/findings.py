@@ -14,7 +14,6 @@ from statistics import fmean
 from looper.metrics.arms import ArmFigures
 from looper.metrics.claim import claim_of, margin_of, metric_name
 from looper.metrics.design import (
-    Scope,
     changes,
     design_of,
     effect_of_interest,
@@ -252,7 +251,7 @@ def scope_line(run: RunView) -> str:
         else f" ({ENOUGH_REPOSITORIES} of them, alike in size, are the fewest to generalise from)"
     )
     about = (
-        f"about {scope.value}{why if scope is Scope.THESE else ''}: {counted(len(run.tasks), 'task')} of "
+        f"about {scope.value}{why if scope.is_of_these else ''}: {counted(len(run.tasks), 'task')} of "
         f"{counted(repositories, 'repository', 'repositories')}, {many}; the unit is the {run.unit.value}"
     )
     if not plan.contrasts:
@@ -568,7 +567,7 @@ def treatment_lines(run: RunView) -> list[str]:
                 if any(found.made for found in made)
                 else ""
             )
-            + f"{shown} proofs passed{_retention_text(run, arm.name)}"
+            + f"{counted(shown, 'check')} passed{_retention_text(run, arm.name)}"
         )
         if arm.learning.treatment is Treatment.ZERO_ADAPTER:
             same, both = run.same_as_base(arm.name)

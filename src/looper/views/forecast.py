@@ -159,7 +159,10 @@ def _main_arm(plan: Plan) -> Arm:
     return plan.base or plan.arms[0]
 
 
-def time_lines(plan: Plan, cells: int, workers: int, found: MeasuredRun | None) -> Iterator[str]:
+def time_lines(
+    plan: Plan, wanted: Sequence[Arm], cells: int, workers: int, found: MeasuredRun | None
+) -> Iterator[str]:
+    """How long so many cells take, of these arms of the plan and of what gathers for them, and how many tokens."""
     if found is None:
         yield (
             f"time: not measured; no run here has {ENOUGH} cells with this model, suite and limits. A few tasks measure it: run it with "
@@ -167,7 +170,7 @@ def time_lines(plan: Plan, cells: int, workers: int, found: MeasuredRun | None) 
         )
         return
     seconds, each = found.rollout_s.times(cells / workers), found.rollout_s
-    training = any(arm.learning and arm.learning.treatment.is_adapter for arm in plan.arms)
+    training = any(arm.learning and arm.learning.treatment.is_adapter for arm in wanted)
     yield (
         f"time: about {duration(seconds.mean)} ({duration(seconds.low)} to {duration(seconds.high)}, 95 %) for rollouts and verification "
         f"with {counted(workers, 'worker')}, at {each.mean:.2f} s a cell, mean of {found.cells} in {found.run}"

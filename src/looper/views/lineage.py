@@ -98,7 +98,7 @@ def _arm_lines(run: RunView, arm: Arm, card_of: Callable[[str], AdapterRecord | 
         yield from _learning_lines(run, arm, arm.learning, card_of)
     for proof in run.proofs:
         if proof.arm == arm.name:
-            yield f"  proof {proof.kind.value}: {'passed' if proof.passed else 'NOT passed'}, {proof.said}"
+            yield f"  check {proof.kind.value}: {'passed' if proof.passed else 'NOT passed'}, {proof.said}"
 
 
 def _learning_lines(

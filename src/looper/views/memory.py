@@ -10,12 +10,17 @@ from typing import Any
 
 from looper.errors import BadInput
 from looper.journal import read_stream
-from looper.records.memory import MemoryItem, Reverted
+from looper.metrics.paired import repository_of
+from looper.records.base import grouped
+from looper.records.memory import Draw, MemoryItem, Moment, Reverted
 from looper.records.text import bare_lines, counted
 from looper.records.trajectory import Edit, Step, Trajectory, Write
 from looper.records.verdict import Outcome
 from looper.views.runs import RunView
 from looper.views.show import harmless
+
+LISTED = 6
+"""So many cells are named that were told nothing for the same reason."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +72,22 @@ def _cites(changes: Sequence[str], written: Sequence[str]) -> bool:
     return any(change.strip() in code for change in changes if change.strip() for code in written)
 
 
+def _no_memory(run: RunView) -> str:
+    """That nothing is there to be told of, in words, and where to look."""
+    remember = [arm.name for arm in run.manifest.plan.arms if arm.learning and arm.learning.remembers]
+    what = (
+        f"None of the arms with a memory has run yet ({', '.join(remember)})"
+        if remember
+        else "No arm has a memory"
+    )
+    return f"{what} in {run.folder.name}. Another run: looper memory list --run RUN; all: looper runs list"
+
+
 def delivery_lines(run: RunView) -> Iterator[str]:
     """One line for each arm that remembers. Raises BadInput where there is none."""
     found = memory_uses(run)
     if not found:
-        raise BadInput(f"No arm of {run.folder.name} remembers anything, or none has run yet.")
+        raise BadInput(_no_memory(run))
     yield "arm: rollouts, those with items that could be told, those told some, items and tokens each, those that wrote the code of one"
     for arm in run.manifest.plan.arms:
         mine = [told for told in found if told.end.arm == arm.name]
@@ -89,6 +105,42 @@ def delivery_lines(run: RunView) -> Iterator[str]:
             f"{arm.name}: {counted(len(mine), 'rollout')}, {sum(told.end.memory_candidates > 0 for told in mine)} with items, "
             f"{len(given)} told, {sizes}, {sum(bool(told.cited) for told in mine)} wrote the code of one"
         )
+        untold = grouped((why_nothing(run, told.end), told.end.cell) for told in mine)
+        for why, cells in untold.items():
+            if why:
+                more = f" and {len(cells) - LISTED} more" if len(cells) > LISTED else ""
+                yield f"  told nothing, {why}: {', '.join(cells[:LISTED])}{more}"
+
+
+def why_nothing(run: RunView, end: Trajectory) -> str:
+    """Why a rollout of an arm that remembers was told no item, as far as the records say; empty where it was told one, where its memory
+    has no items, and where it is an overseer that remembers."""
+    plan = run.manifest.plan
+    learning = next((arm.learning for arm in plan.arms if arm.name == end.arm), None)
+    how = learning.remembers if learning is not None and not learning.has_overseer else None
+    if how is None or end.memory or not how.kind.traits.has_items or plan.experience is None:
+        return ""
+    made = [found for found in run.consolidations if (found.arm, found.seed) == (end.arm, end.seed)]
+    every, items = [key for found in made for key in found.items], memory_items(run)
+    repo = repository_of(end.instance_id)
+    here = [items[key] for key in every if key in items and repository_of(items[key].instance_id) == repo]
+    if not end.memory_candidates:
+        if not here:
+            return f"none of {counted(len(every), 'item')} is of {repo}" if every else "there is no item"
+        told = " and still told" if {item.id for item in here} & reverted_items(run).keys() else ""
+        return f"none of {counted(len(here), 'item')} of {repo} is of an earlier task{told}"
+    settings = plan.experience.told(how)
+    long = settings.bytes is not None and any(len(item.text.encode()) > settings.bytes for item in here)
+    some = f"of {counted(end.memory_candidates, 'item')} from earlier tasks of {repo}"
+    if not how.kind.traits.chooses:
+        return f"nothing made {some} fits into {settings.bytes} bytes"
+    alike = "shares a telling word with" if settings.retrieval == "bm25" else "is like"
+    return (
+        f"none {some} {alike} its issue ({settings.retrieval})"
+        + (f" and fits into {settings.bytes} bytes" if long else "")
+        + (f", and {how.draw.value} gives as many as are" if how.draw is not Draw.RETRIEVED else "")
+        + (f"; or its moment, {how.moment.value}, did not come" if how.moment is not Moment.START else "")
+    )
 
 
 def why_lines(run: RunView, wanted: str) -> Iterator[str]:
@@ -117,10 +169,10 @@ def memory_data(run: RunView) -> dict[str, Any]:
     """What memory gave to the tasks of each arm, and every item, for programs. Raises BadInput where no arm remembers."""
     found = memory_uses(run)
     if not found:
-        raise BadInput(f"No arm of {run.folder.name} remembers anything, or none has run yet.")
+        raise BadInput(_no_memory(run))
     gone = reverted_items(run)
     return {
-        "told": [_use_data(told) for told in found],
+        "told": [{**_use_data(told), "told_nothing": why_nothing(run, told.end) or None} for told in found],
         "items": [{"item": item, "reverted": gone.get(item.id)} for item in memory_items(run).values()],
     }
 

@@ -20,7 +20,8 @@ def prediction_lines(run: RunView, arm: str | None, seed: int | None) -> Iterato
     seeds = next(plan.seeds_of(found) for found in plan.every_arm if found.name == arm)
     seed = seeds[0] if seed is None and len(seeds) == 1 else seed
     if seed not in seeds:
-        raise BadInput(f"Name one seed with --seed: {', '.join(map(str, seeds))}.")
+        what = "Several seeds have patches" if seed is None else f"{arm} has no seed {seed}"
+        raise BadInput(f"{what}. Name one with --seed: {', '.join(map(str, seeds))}.")
     for task in run.gathering.get(arm, run.tasks):
         end = run.last_ends.get(f"{arm}/{seed}/{task}")
         if end is not None:

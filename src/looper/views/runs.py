@@ -659,7 +659,9 @@ def read_run(folder: Path) -> RunView:
 def run_folders(runs: Path) -> list[Path]:
     """Every run folder, the one that was begun last at the end: whoever waits for an old run may have begun another since."""
     found = [path.parent for path in runs.glob("*/manifest.jsonl")]
-    return sorted(found, key=_begun)
+    # What may not be looked into is named by whoever reads it, and not passed over as if it were not there.
+    closed = [path for path in runs.glob("*") if path.is_dir() and not os.access(path, os.X_OK)]
+    return sorted([*closed, *found], key=_begun)
 
 
 def _begun(folder: Path) -> float:

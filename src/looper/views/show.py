@@ -1,6 +1,6 @@
 """A trajectory, step by step, for a terminal.
 
-`looper show` prints it, and `looper train --show-mask` the windows that a training would read of it.
+`looper show` prints it, and `looper train --show-mask` the sequences that a training would read of it.
 """
 
 import re
@@ -143,7 +143,7 @@ def mask_text(found: Windows, max_tokens: int, *, colour: bool = True) -> Text:
     shown, (begin, close) = Text(), ("", "") if colour or found.kept_aside else TRAINED_ON
     verb = "kept aside for validation, not trained on" if found.kept_aside else "trained on"
     for number, (text, spans) in enumerate(found.texts, 1):
-        piece = f", window {number} of {len(found.texts)}" if len(found.texts) > 1 else ""
+        piece = f", part {number} of {len(found.texts)}" if len(found.texts) > 1 else ""
         shown.append(f"── {found.example.source}, {found.example.instance_id}{piece} ──\n", style="bold")
         at = 0
         for start, end in spans:

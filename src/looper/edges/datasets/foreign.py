@@ -25,7 +25,8 @@ def read_foreign(source: str) -> ForeignRun:
     path, report = _path_and_report(source)
     found = _folder(path) if os.path.isdir(path) else _file(path)
     if not found.attempts:
-        raise BadInput(found.unread[0] if found.unread else f"{path} holds no attempts.")
+        said = found.unread[0] if found.unread else f"{path} holds no attempts."
+        raise BadInput(said if FIX in said else f"{said} {FIX}")
     names = [attempt.instance_id for attempt in found.attempts]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)

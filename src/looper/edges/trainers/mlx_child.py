@@ -195,7 +195,7 @@ class Trainer:
         loss = float(info["train_loss"])
         if not math.isfinite(loss):
             raise BadInput(
-                f"The loss became {loss} at iteration {self.done}. Lower the learning rate or the multiplier."
+                f"The loss became {loss} at iteration {self.done}. Lower the learning rate or the multiplier (alpha / rank)."
             )
         self.tokens += round(info["tokens_per_second"] / info["iterations_per_second"])
         self.losses.append(LossPoint(iteration=self.done, loss=loss))

@@ -114,7 +114,7 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]
             return
         if not math.isfinite(loss):
             raise BadInput(
-                f"The loss became {loss} at iteration {state.global_step}. Lower the learning rate or the multiplier."
+                f"The loss became {loss} at iteration {state.global_step}. Lower the learning rate or the multiplier (alpha / rank)."
             )
         kind = "loss" if "loss" in logs else "validation"
         self.tell(
