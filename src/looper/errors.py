@@ -64,7 +64,7 @@ class Cancelled(LooperError):
 
 
 GO_ON = (
-    *(("run",), ("train",), ("questions", "--rate")),
+    *(("run",), ("train",), ("questions", "--rate"), ("model", "teach")),
     *(("bench", name) for name in ("fetch", "prepare", "validate", "verify")),
     *(("evolve", name) for name in ("run", "spawn", "verify", "promote", "rollback", "regenerate")),
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from looper.bench.micro import level0, level1
+from looper.bench.micro.expert import next_action
 from looper.bench.micro.levels import CHANGED, REPOSITORIES, TASKS_PER_REPOSITORY, projects
 from looper.bench.verify import VerifierContext, verify
 from looper.edges.datasets.micro import MicroSuite
@@ -14,6 +15,7 @@ from looper.edges.workspaces.exports import GitSessions
 from looper.edges.workspaces.git import git
 from looper.protocols import Sandbox
 from looper.records.plan import Limits
+from looper.records.trajectory import Bash, Done, Edit
 from looper.records.verdict import Outcome
 
 LEVELS = (0, 1, 2)
@@ -143,3 +145,33 @@ def test_more_repositories_begin_with_the_same_ones() -> None:
     assert many[0].changes == few[0].changes
     redrawn = projects(0, 3, "redrawn", 11)
     assert [found.name for found in redrawn] == [found.name for found in many]
+
+
+def test_the_expert_repairs_every_task_of_level_1_by_what_it_is_told_alone() -> None:
+    """Each of its edits fits the file at one place only."""
+    for project in projects(1, 3, repositories=3):
+        for change in project.changes:
+            told, files = [change.issue], dict(change.base)
+            while not isinstance(action := next_action(told), Done):
+                match action:
+                    case Bash(command="python check.py"):
+                        fixed = all(files[path] == text for path, text in change.fix.items())
+                        told.append("PASS" if fixed else f"FAIL {change.title}")
+                    case Bash(command=command):
+                        _, name, path = command.split('"')
+                        lines = files[path.strip()].splitlines()
+                        at = next(number for number, line in enumerate(lines) if name in line)
+                        told.append("\n".join(lines[at : at + 5]))
+                    case Edit(path=path, old=old, new=new):
+                        assert files[path].count(old) == 1, (change.title, old)
+                        files[path] = files[path].replace(old, new)
+                        told.append("ok")
+                    case _:
+                        raise AssertionError(action)
+            assert told[-1] == "PASS", (change.title, told)
+
+
+def test_the_expert_does_nothing_where_it_knows_nothing() -> None:
+    assert next_action(["Please make it faster."]) == Done(message="the issue names no function that I know")
+    issue = projects(1, 3, repositories=1)[0].changes[0].issue
+    assert next_action([issue, "grep: no such file"]) == Done(message="not found")

@@ -1,9 +1,19 @@
-"""`looper model` as a user meets it: a GGUF file becomes a model that a plan names."""
+"""`looper model` as a user meets it: a GGUF file becomes a model that a plan names, and that can be taught."""
 
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import mlx.core as mx
+import pytest
 from tests.cli.test_commands import looper, one_line
 from tests.edges.test_gguf import small
+
+from looper.records.teaching import Teaching
 
 
 def test_a_model_is_added_listed_named_and_removed(tmp_path: Path, state: Path) -> None:
@@ -36,3 +46,135 @@ def test_what_cannot_be_added_or_removed_is_one_line(tmp_path: Path) -> None:
     assert nowhere.returncode == 2 and "The folder /dev/null/x/models cannot be made" in one_line(nowhere)
     listed = looper("model", "list", cwd=tmp_path, LOOPER_HOME=str(tmp_path / "home"))
     assert (listed.returncode, listed.stdout) == (0, "") and "looper model add smollm2" in listed.stderr
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, state: Path) -> dict[str, str]:
+    """Where `tiny`, a model that knows nothing, has been added and taught for eight iterations."""
+    place = tmp_path_factory.mktemp("teaching")
+    small(place / "small.gguf", "F32", llama__context_length=32_768)
+    home = {"LOOPER_HOME": str(state)}
+    assert looper("model", "add", "small.gguf", "--name", "tiny", cwd=place, **home).returncode == 0
+    made = looper(*TEACH, "taught", *SHORT, cwd=place, timeout_s=600, **home)
+    assert made.returncode == 0, made.stderr
+    assert "8 iterations" in made.stdout and "any suite seed but 7000" in made.stdout
+    assert "trajectories of the expert to learn from, in 1 repositories" in made.stderr
+    return home
+
+
+TEACH = ("model", "teach", "--from", "tiny")
+SHORT = ("--iterations", "8", "--repositories", "1")
+PLAN = """
+title = "Taught"
+hypothesis = "It works."
+factor = "nothing"
+[[arms]]
+name = "base"
+role = "base"
+[profiles.micro]
+like = "micro"
+[profiles.micro.tasks]
+level = 1
+repositories = 1
+per_repo = 1
+suite_seed = SEED
+"""
+
+
+def test_a_taught_model_is_a_model_of_its_own_with_its_record_and_card(
+    home: dict[str, str], state: Path, tmp_path: Path
+) -> None:
+    folder = state / "models" / "taught"
+    teaching = Teaching.from_json((folder / "teaching.json").read_bytes())
+    assert [card.settings.iterations for card in teaching.stages] == [2, 4, 2] and teaching.iterations == 8
+    assert (
+        teaching.stages[2].start == teaching.stages[1].id
+        and teaching.stages[1].start == teaching.stages[0].id
+    )
+    assert teaching.tasks.suite_seed == 7000 and len(teaching.repositories) == 1
+    assert (
+        teaching.attempts.seen == 12 and teaching.attempts.taken >= 8 and not teaching.attempts.dropped_steps
+    )
+    assert [point.iteration for point in teaching.losses] == [*range(1, 9)]
+    assert all(card.cpu_seconds for card in teaching.stages)
+    card = (folder / "README.md").read_text()
+    assert teaching.repositories[0] in card and "--iterations 8 --seed 0 --repositories 1" in card
+    listed = looper("model", "list", cwd=tmp_path, **home).stdout.splitlines()
+    assert any(line.startswith("taught") and "tiny, taught in 8 iterations" in line for line in listed)
+    base, adapted = (
+        mx.load(str(state / "models" / name / "model.safetensors")) for name in ("tiny", "taught")
+    )
+    adapter = mx.load(str(state / "adapters" / teaching.stages[2].id / "adapters.safetensors"))
+    name = "model.layers.1.self_attn.q_proj"
+    change = 2.0 * (adapter[f"{name}.lora_a"] @ adapter[f"{name}.lora_b"]).T
+    assert mx.abs(change).max().item() > 0
+    assert mx.abs(base[f"{name}.weight"] + change - adapted[f"{name}.weight"]).max().item() < 1e-5
+
+
+def test_a_taught_model_is_not_judged_where_it_was_taught(home: dict[str, str], tmp_path: Path) -> None:
+    for seed, code in (("7000", 2), ("7001", 0)):
+        (tmp_path / "mine.toml").write_text(PLAN.replace("SEED", seed))
+        planned = looper("plan", "mine.toml", "--model", "mlx:taught", cwd=tmp_path, **home)
+        assert planned.returncode == code, planned.stderr
+        if code:
+            assert "taught in the repositories of level 1 and suite seed 7000" in one_line(planned)
+    ran = looper("run", "mine.toml", "--model", "mlx:taught", cwd=tmp_path, **home)
+    assert ran.returncode == 0 and "1/1" in ran.stdout + ran.stderr, ran.stderr
+
+
+def test_teaching_that_was_killed_goes_on_and_gives_the_same_model(
+    home: dict[str, str], state: Path, tmp_path: Path
+) -> None:
+    longer = (*TEACH, "killed", "--iterations", "60", "--repositories", "1")
+    argv = [sys.executable, "-m", "looper.cli.main", *longer]
+    environment = {**os.environ, **home, "LOOPER_RUNS": str(tmp_path / "runs")}
+    first = subprocess.Popen(argv, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    adapters = state / "adapters"
+    while not (found := [*adapters.glob(".work-*/checkpoint.safetensors")]):
+        assert first.poll() is None
+        time.sleep(0.02)
+    first.kill()
+    first.wait()
+    assert not (state / "models" / "killed").exists()
+    iteration = json.loads(mx.load(str(found[0]), return_metadata=True)[1]["state"])["done"]
+    assert 0 < iteration < 35
+    assert looper(*longer, cwd=tmp_path, timeout_s=600, **home).returncode == 0
+    went_on = weights(state, "killed")
+    teaching = Teaching.from_json((state / "models" / "killed" / "teaching.json").read_bytes())
+    assert [card.settings.iterations for card in teaching.stages] == [10, 35, 15]
+    for card in teaching.stages:
+        shutil.rmtree(adapters / card.id)
+    assert looper("model", "rm", "killed", cwd=tmp_path, **home).returncode == 0
+    assert looper(*longer, cwd=tmp_path, timeout_s=600, **home).returncode == 0
+    undisturbed = weights(state, "killed")
+    assert max(mx.abs(went_on[name] - undisturbed[name]).max().item() for name in went_on) < 1e-3
+
+
+def weights(state: Path, name: str) -> dict[str, mx.array]:
+    found: dict[str, mx.array] = mx.load(str(state / "models" / name / "model.safetensors"))
+    mx.eval(found)
+    return found
+
+
+def test_what_cannot_be_taught_is_one_line(home: dict[str, str], state: Path, tmp_path: Path) -> None:
+    for arguments, code, said in (
+        (
+            ("taught",),
+            2,
+            "There is a model taught already. Remove it (looper model rm taught), or choose another NAME.",
+        ),
+        (("a/b",), 2, '"a/b" cannot name a model'),
+        (
+            ("new", "--minutes", "1", "--iterations", "9"),
+            2,
+            "--minutes and --iterations both say how long to train",
+        ),
+        (("new", "--from", "smollm2"), 2, "looper model add smollm2"),
+        (("new", "--from", "nowhere"), 4, "looper model list"),
+    ):
+        found = looper("model", "teach", "--from", "tiny", *arguments, cwd=tmp_path, **home)
+        assert found.returncode == code and said in one_line(found), found.stderr
+    (state / "models" / "taught" / "teaching.json").write_text("{")
+    (tmp_path / "mine.toml").write_text(PLAN.replace("SEED", "7001"))
+    damaged = looper("plan", "mine.toml", "--model", "mlx:taught", cwd=tmp_path, **home)
+    assert damaged.returncode == 2 and "nobody knows what this model was taught" in one_line(damaged)

@@ -33,6 +33,58 @@ def add_model(
     print_lines([f"{added}: looper run exp00 --model mlx:{added.name}"])
 
 
+@model.command("teach")
+def teach_model(
+    name: Annotated[str, typer.Argument(help="Of the model that is made; runs name it as mlx:NAME.")],
+    base: Annotated[
+        str, typer.Option("--from", help="A model of looper model list, or a folder.")
+    ] = "smollm2",
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="CPU minutes that training may take.", show_default="60"),
+    ] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option(
+            min=8, help="So many, in place of --minutes: the same model on every machine, up to rounding."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the expert's repositories and of the order.")] = 0,
+    repositories: Annotated[
+        int, typer.Option(min=1, help="That the expert works in, twelve issues each.")
+    ] = 40,
+    sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Make a language model that resolves issues of the embedded suite, of a small one that cannot.
+
+    A scripted expert works in generated repositories (micro, level 1, a suite seed that no evaluation of the model may use). What it
+    resolved is learned from: LoRA by MLX, added to the weights. Safe to interrupt: the same command goes on from the last checkpoint.
+    Beside the weights: teaching.json with all settings, times and losses, and a model card, README.md.
+
+    Example: looper model teach taught --minutes 30
+    """
+    from looper.cli.teaching import MINUTES, TeachOptions, teach
+    from looper.errors import BadInput
+    from looper.views.teaching import curve
+
+    if minutes is not None and iterations is not None:
+        raise BadInput("--minutes and --iterations both say how long to train. Leave one of them out.")
+    options = TeachOptions(name, base, minutes or MINUTES, iterations, seed, repositories, sandbox)
+    teaching, folder = teach(options, chosen_settings(), say)
+    if as_json:
+        print(json_line({"model": f"mlx:{name}", "folder": folder, "teaching": teaching}))
+        return
+    losses = curve(teaching.losses, 8)
+    print_lines(
+        [
+            f"{folder}: {teaching.base.name}, {teaching.attempts.taken} trajectories, {teaching.iterations} iterations, "
+            f"{teaching.cpu_minutes:.1f} CPU minutes; loss {losses[0][1]:.3f} → {losses[-1][1]:.3f}",
+            f"micro tasks of level 1, terse scaffold, any suite seed but {teaching.tasks.suite_seed}: looper run PLAN --model mlx:{name}",
+        ]
+    )
+
+
 @model.command("list")
 def list_models(as_json: AsJson = False) -> None:
     """Print every model that was added, or made of the embedded one: how large it is, and what it is.

@@ -20,6 +20,7 @@ from looper.cli.wiring import (
     missing_programs,
     mlx_model,
     stale_tasks,
+    taught,
     unserved,
 )
 from looper.errors import LISTED, BadInput
@@ -148,6 +149,21 @@ def refuse_impossible(
     wrong = [*impossible(selected), *_unsupported(plan, settings.runs)]
     if found := [written.said(said, *path) for path, said in wrong]:
         raise BadInput(f"{'; '.join(found)}.")
+    _refuse_taught(plan, settings)
+
+
+def _refuse_taught(plan: Plan, settings: Settings) -> None:
+    """Raises BadInput where a model was taught in the repositories that it would be judged in."""
+    for spec in dict.fromkeys(arm.model for arm in plan.every_arm):
+        found = taught(spec, settings)
+        if found is None or found.tasks.suite != plan.selection.suite:
+            continue
+        mine = (plan.selection.level, plan.selection.suite_seed)
+        if mine == (found.tasks.level, found.tasks.suite_seed):
+            raise BadInput(
+                f"mlx:{spec.name} was taught in the repositories of level {mine[0]} and suite seed {mine[1]}, and the plan evaluates it "
+                "there. Set another tasks.suite_seed."
+            )
 
 
 def adapters_that_fit(

@@ -19,6 +19,7 @@ from typing import Any, assert_never
 from looper.agent.actions import render
 from looper.agent.loop import Assignment, Rollout, rollout
 from looper.bench.gold import gold_actions
+from looper.bench.micro.expert import next_action
 from looper.bench.micro.levels import projects
 from looper.cli.settings import ROWS_FROM, Settings
 from looper.edges import doctor
@@ -52,7 +53,9 @@ from looper.edges.models.digests import FileDigests
 from looper.edges.models.flights import RequestsInFlight
 from looper.edges.models.kept import add_model as add_model
 from looper.edges.models.kept import added_models as added_models
-from looper.edges.models.kept import named_folder
+from looper.edges.models.kept import keep_taught as keep_taught
+from looper.edges.models.kept import must_be_free as must_be_free
+from looper.edges.models.kept import named_folder, teaching_of
 from looper.edges.models.kept import remove_model as remove_model
 from looper.edges.models.mlx import MlxModel, nano_folder, quantised_nano
 from looper.edges.models.mlx import folder_digest as folder_digest
@@ -62,7 +65,7 @@ from looper.edges.models.ollama_embeddings import OllamaEmbeddings
 from looper.edges.models.openai_compatible import OpenAICompatibleModel
 from looper.edges.models.outage import Outage
 from looper.edges.models.retrying import RetryingModel, RetryPolicy
-from looper.edges.models.scripted import ScriptedModel
+from looper.edges.models.scripted import ExpertModel, ScriptedModel
 from looper.edges.sandboxes.check import find_sandbox, must_reach
 from looper.edges.sandboxes.container import OWN_IMAGES
 from looper.edges.sandboxes.process import end_left
@@ -115,6 +118,7 @@ from looper.records.plan import (
     TaskSelection,
 )
 from looper.records.task import Task
+from looper.records.teaching import Teaching
 from looper.records.training import AdapterRecord, Example, TrainingSettings, Windows
 from looper.untrusted import named_text, remove_tree
 
@@ -334,6 +338,8 @@ def answering(
     match spec.backend:
         case "noop":
             return ScriptedModel(["<done></done>"], "noop")
+        case "expert":
+            return ExpertModel(lambda told: render(next_action(told)), "1")
         case "scripted":
             return ScriptedModel(_script(Path(spec.name)))
         case "ollama":
@@ -368,6 +374,11 @@ def trained_folder(spec: ModelSpec, settings: Settings) -> Path:
     if spec.name.endswith("bit"):
         return quantised_nano(settings.models, spec.name)
     return nano_folder(spec.name)
+
+
+def taught(spec: ModelSpec, settings: Settings) -> Teaching | None:
+    """What a model was taught here; None for one that was not. Raises BadInput where that cannot be read."""
+    return teaching_of(named_folder(spec.name, settings.models)) if spec.backend == "mlx" else None
 
 
 def mlx_model(

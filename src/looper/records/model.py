@@ -8,7 +8,9 @@ from pydantic import Field
 
 from looper.records.base import Record
 
-Backend = Literal["nano", "mlx", "ollama", "openai", "anthropic", "scripted", "gold", "noop", "predictions"]
+Backend = Literal[
+    "nano", "mlx", "ollama", "openai", "anthropic", "scripted", "gold", "noop", "expert", "predictions"
+]
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ BACKENDS: Mapping[Backend, BackendTraits] = {
     "scripted": BackendTraits(reads=False),
     "gold": BackendTraits(takes_name=False, reads=False, has_roles=False),
     "noop": BackendTraits(takes_name=False, reads=False, has_roles=False),
+    "expert": BackendTraits(takes_name=False, reads=False, has_roles=False),
     "predictions": BackendTraits(reads=False, has_roles=False),
 }
 SERVERS: tuple[Backend, ...] = tuple(name for name, traits in BACKENDS.items() if traits.address_after)

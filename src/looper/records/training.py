@@ -345,6 +345,8 @@ class AdapterRecord(Record):
     validation examples, or on all where none were kept aside; None without a router."""
     seconds: Seconds
     """Training alone, without loading."""
+    cpu_seconds: Annotated[Seconds | None, Field(exclude_if=unsaid)] = None
+    """Of the processor, over all its cores, in these seconds; None where nobody counted."""
     peak_memory_bytes: int
     """Of the process that made it, resident."""
     weights_hash: str

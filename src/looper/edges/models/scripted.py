@@ -1,6 +1,6 @@
-"""Models that answer from a list: for tests, and for the arms that play the gold patch or do nothing."""
+"""Models that answer by a script: for tests, for the arms that play the gold patch or do nothing, and for the expert of the embedded suite."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from looper.protocols import ChatRequest, Message
 from looper.records.base import content_hash
@@ -34,8 +34,7 @@ class ScriptedModel:
         return None
 
     def reply(self, request: ChatRequest) -> Reply:
-        turn = sum(role == "assistant" for role, _ in request.messages)
-        text = self._replies[min(turn, len(self._replies) - 1)]
+        text = self._answer(request.messages)
         return Reply(
             text=text.removesuffix(CUT),
             finish_reason=FinishReason.LENGTH if text.endswith(CUT) else FinishReason.STOP,
@@ -43,8 +42,24 @@ class ScriptedModel:
             wall_s=0.0,
         )
 
+    def _answer(self, messages: Sequence[Message]) -> str:
+        turn = sum(role == "assistant" for role, _ in messages)
+        return self._replies[min(turn, len(self._replies) - 1)]
+
     def forget(self, conversation: str) -> None:
         pass
 
     def close(self) -> None:
         pass
+
+
+class ExpertModel(ScriptedModel):
+    """Answers by what it was told: `reply_to` is given the user's messages in order."""
+
+    def __init__(self, reply_to: Callable[[Sequence[str]], str], version: str) -> None:
+        """`version` changes with what `reply_to` says."""
+        super().__init__((), f"expert {version}")
+        self._reply_to = reply_to
+
+    def _answer(self, messages: Sequence[Message]) -> str:
+        return self._reply_to([text for role, text in messages if role == "user"])

@@ -273,6 +273,7 @@ def _card(
             cut_error=outcome.get("cut_error"),
             router_accuracy=outcome.get("router_accuracy"),
             seconds=outcome.get("seconds", 0.0),
+            cpu_seconds=outcome.get("cpu_seconds"),
             peak_memory_bytes=outcome["peak_memory_bytes"],
             weights_hash=weights_hash(work),
             backend=outcome["backend"],

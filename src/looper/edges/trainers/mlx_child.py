@@ -99,6 +99,7 @@ class Trainer:
         self.validations: list[LossPoint] = []
         self.tokens = 0
         self.seconds = self._begun = 0.0
+        self.cpu_seconds = self._cpu_begun = 0.0
         self.best: tuple[float, int, dict[str, Any]] | None = None
         """Lowest validation loss, its iteration, its weights."""
 
@@ -186,11 +187,12 @@ class Trainer:
         for number, batch in enumerate(self.aim.batches(self.train_set, self.settings, self.done)):
             if number:
                 self._after_iteration(last=False)
-            self._begun = time.perf_counter()
+            self._begun, self._cpu_begun = time.perf_counter(), time.process_time()
             yield batch
 
     def on_train_loss_report(self, info: dict[str, Any]) -> None:
         self.seconds += time.perf_counter() - self._begun
+        self.cpu_seconds += time.process_time() - self._cpu_begun
         self.done += 1
         loss = float(info["train_loss"])
         if not math.isfinite(loss):
@@ -252,6 +254,7 @@ class Trainer:
             "done": self.done,
             "tokens": self.tokens,
             "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
             "losses": [point.model_dump() for point in self.losses],
             "validations": [point.model_dump() for point in self.validations],
             "best": self.best[:2] if self.best else None,
@@ -283,6 +286,7 @@ class Trainer:
         self.model.load_weights(list(part("weights.").items()), strict=False)
         self.optimizer.state = tree_unflatten(list(part("optimizer.").items()))
         self.done, self.tokens, self.seconds = state["done"], state["tokens"], state["seconds"]
+        self.cpu_seconds = state["cpu_seconds"]
         self.losses = [LossPoint(**point) for point in state["losses"]]
         self.validations = [LossPoint(**point) for point in state["validations"]]
         if state["best"]:
@@ -407,6 +411,7 @@ def _trained(folder: Path, base: Path, request: TrainingRequest, events: "IO[str
         "supervised_turns": sum(item.turns for item in every),
         "too_long": trainer.too_long,
         "seconds": trainer.seconds,
+        "cpu_seconds": trainer.cpu_seconds,
         "backend": backend(),
     }
 
