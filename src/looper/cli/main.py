@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from looper import __version__
 from looper.cli.adapter_commands import adapter
 from looper.cli.bench_commands import bench
+from looper.cli.cluster_commands import cluster
 from looper.cli.evolve_commands import evolve
 from looper.cli.memory_commands import memory
 from looper.cli.model_commands import model as model_group
@@ -105,6 +106,7 @@ app.add_typer(memory, name="memory")
 
 app.add_typer(adapter, name="adapter")
 app.add_typer(model_group, name="model")
+app.add_typer(cluster, name="cluster")
 app.add_typer(evolve, name="evolve")
 
 
