@@ -20,6 +20,7 @@ from looper.cli.bench_commands import bench
 from looper.cli.evolve_commands import evolve
 from looper.cli.memory_commands import memory
 from looper.cli.model_commands import model as model_group
+from looper.cli.node_commands import node
 from looper.cli.options import (
     AsJson,
     Data,
@@ -86,6 +87,7 @@ app.add_typer(memory, name="memory")
 
 app.add_typer(adapter, name="adapter")
 app.add_typer(model_group, name="model")
+app.add_typer(node, name="node")
 app.add_typer(evolve, name="evolve")
 
 
