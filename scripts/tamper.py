@@ -33,7 +33,7 @@ from looper.records.memory import MemoryItem
 from looper.records.plan import Expect, RunManifest
 from looper.records.question import AnsweredQuestion, Rating
 from looper.records.seal import Seal, SealedFile
-from looper.records.session import Session, Trained
+from looper.records.session import ClusterNode, Session, Trained
 from looper.records.training import AdapterRecord
 from looper.records.trajectory import (
     Bash,
@@ -166,6 +166,7 @@ KINDS: dict[type[Record], str] = {
     MemoryItem: "memory",
     Session: "sessions",
     Trained: "trainings",
+    ClusterNode: "nodes",
     Seal: "seals",
     AnsweredQuestion: "questions",
     AttemptLikelihood: "attempt_likelihoods",

@@ -66,6 +66,7 @@ class Cancelled(LooperError):
 GO_ON = (
     *(("run",), ("train",), ("questions", "--rate"), ("model", "teach")),
     *(("bench", name) for name in ("fetch", "prepare", "validate", "verify")),
+    ("node", "prepare"),
     *(("evolve", name) for name in ("run", "spawn", "verify", "promote", "rollback", "regenerate")),
 )
 """Words of the commands that keep what they have done so far and, given again, go on from there. All others begin anew."""

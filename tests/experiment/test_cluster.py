@@ -2,13 +2,14 @@
 their own."""
 
 import contextlib
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,8 +18,11 @@ from tests.experiment.test_run import Project
 
 from looper.journal import read_stream
 from looper.records.base import Record
+from looper.records.session import ClusterNode, NodeState
 from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import Outcome, Verdict
+from looper.views.findings import arm_rows
+from looper.views.runs import read_run
 
 pytestmark = pytest.mark.slow
 with_ray = pytest.mark.skipif(
@@ -52,13 +56,16 @@ cluster.shutdown()
 class Nodes:
     """A head that works on no cells, and nodes with one CPU each."""
 
-    def __init__(self, count: int, state: Path, folder: Path, auth: str = "token") -> None:
+    def __init__(
+        self, count: int, state: Path, folder: Path, auth: str = "token", before: Sequence[str] = ()
+    ) -> None:
+        """`before` are words that begin the command which starts them."""
         token = folder / "token"
         token.write_text("0123456789abcdef" * 4)
         self.here = {"RAY_AUTH_TOKEN_PATH": str(token)} if auth == "token" else {}
         others = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         self._process = subprocess.Popen(
-            [sys.executable, "-c", NODES, str(count)], cwd=folder, text=True,
+            [*before, sys.executable, "-c", NODES, str(count)], cwd=folder, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=(folder / "nodes.log").open("w"),
             env={**others, **self.here, "RAY_AUTH_MODE": auth, "LOOPER_HOME": str(state), "RAY_worker_niceness": "0"},
         )  # fmt: skip
@@ -113,8 +120,8 @@ def _script(project: Project, text: str, *, order: str = "parallel") -> None:
 
 
 def _records(folder: Path) -> dict[str, list[object]]:
-    """What a run recorded, without times and without whose test run a verdict took over, cell by cell in their order."""
-    times = {"wall_s", "model_s", "in_flight"}
+    """What a run recorded, without times, where it was and whose test run a verdict took over, cell by cell in their order."""
+    times = {"wall_s", "model_s", "in_flight", "node"}
     kinds: list[tuple[str, type[Record], set[str]]] = [
         ("steps", Step, times | {"reply"}),
         ("trajectories", Trajectory, times | {"steps"}),
@@ -138,6 +145,17 @@ def test_a_run_on_a_cluster_has_the_records_of_a_run_on_this_machine_cell_by_cel
     assert ran.returncode == 0 and "2/2" in ran.stdout, ran.stderr
     here, there = sorted((project.folder / "runs").iterdir(), key=lambda folder: len(folder.name))
     assert len(_records(here)) == 6 and _records(there) == _records(here)
+    addresses = {"127.0.0.3", "127.0.0.4"}
+    assert {verdict.node for verdict in read_stream(here, "verdicts", Verdict)} == {None}
+    assert {verdict.node for verdict in read_stream(there, "verdicts", Verdict)} <= addresses
+    nodes_there = list(read_stream(there, "nodes", ClusterNode))
+    assert {node.address for node in nodes_there} <= addresses and nodes_there
+    assert all(
+        re.fullmatch(r"gold resolves \S+ and noop does not, [\d.]+ s", node.said) for node in nodes_there
+    )
+    told = json.loads(project.looper("status", "--json", "--run", there.name).stdout)["runs"][0]
+    assert sum(node["cells"] for node in told["nodes"]) == 6 and told["queued"] is None
+    assert {node["state"] for node in told["nodes"]} == {"ready"}
 
 
 @with_ray
@@ -225,7 +243,6 @@ def _job(folder: Path, state: Path) -> str:
     assert project.looper("run", "test", "--arm", "noop", "--limit", "1").returncode == 0
     from looper.records.job import CellJob
     from looper.records.plan import Cell
-    from looper.views.runs import read_run
 
     manifest = read_run(next((folder / "runs").glob("test-*"))).manifest
     arm = next(arm for arm in manifest.plan.arms if arm.name == "noop")
@@ -250,7 +267,7 @@ SLOW = (
 
 
 @with_ray
-@pytest.mark.parametrize("what", ["worker", "node"])
+@pytest.mark.parametrize("what", ["worker", "terminated", "node"])
 def test_an_attempt_whose_worker_or_node_is_killed_is_an_infrastructure_error_and_made_again(
     project: Project, nodes: Nodes, what: str
 ) -> None:
@@ -259,8 +276,8 @@ def test_an_attempt_whose_worker_or_node_is_killed_is_an_infrastructure_error_an
     process = project.start(*arguments)
     _until(nodes.workers, process)
     _until(lambda: _commands(project) == 2, process)
-    if what == "worker":
-        os.kill(nodes.workers()[0], signal.SIGKILL)
+    if what != "node":
+        os.kill(nodes.workers()[0], signal.SIGTERM if what == "terminated" else signal.SIGKILL)
     else:
         nodes.do("kill")
     out, err = process.communicate(timeout=300)
@@ -274,6 +291,13 @@ def test_an_attempt_whose_worker_or_node_is_killed_is_an_infrastructure_error_an
         {found.cell for found in verdicts}
     )
     assert "2 unresolved" in err or "0/2" in out
+    again = next(found for found in verdicts if found.cell == lost[0].cell and found.outcome.is_verdict)
+    states = {node.address: node.state for node in read_stream(project.run, "nodes", ClusterNode)}
+    if what == "node":
+        assert lost[0].node != again.node and states[lost[0].node or ""] is NodeState.LOST
+        assert f"node {lost[0].node} is lost" in err
+    else:
+        assert NodeState.LOST not in states.values()
 
 
 def _commands(project: Project) -> int:
@@ -341,16 +365,100 @@ def test_p01_an_interrupted_run_on_a_cluster_ends_in_order_and_leaves_no_process
 def test_a_node_that_cannot_run_the_cells_takes_none_and_is_named(
     project: Project, state: Path, tmp_path: Path
 ) -> None:
-    with contextlib.closing(Nodes(1, state, tmp_path)) as nodes:
+    """One without a folder, one on which gold resolves nothing, one without room."""
+    tmp_path.chmod(0o755)
+    small, wrong = tmp_path / "small", tmp_path / "wrong"
+    small.mkdir()
+    _without_gold(project, wrong)
+    mount = f'mount -t tmpfs -o size=6m tmpfs {small} && exec "$@"'
+    with contextlib.closing(
+        Nodes(1, state, tmp_path, before=["unshare", "-m", "/bin/sh", "-c", mount, "sh"])
+    ) as nodes:
         project.environment |= nodes.here
-        nodes.do("home /proc/nowhere")
-        nodes.do("add")
+        for home in ("/proc/nowhere", wrong, small):
+            nodes.do(f"home {home}")
+            nodes.do("add")
         ran = project.looper(
-            "run", "test", "--arm", "noop", "--workers", "4", "--engine", f"ray:{nodes.address}"
+            "run", "test", "--arm", "noop", "--workers", "8", "--engine", f"ray:{nodes.address}"
         )
     assert ran.returncode == 0 and len(project.verdicts()) == 4, ran.stderr
     assert "node 127.0.0.4 takes no cells: BadInput: The folder /proc/nowhere" in ran.stderr
-    assert {found.outcome for found in project.verdicts()} == {Outcome.UNRESOLVED}
+    assert "node 127.0.0.5 takes no cells: the control cell gold came out as unresolved on " in ran.stderr
+    assert re.search(r"node 127.0.0.6 takes no cells: DiskNearlyFull: Only \d MiB are free where", ran.stderr)
+    assert {(found.outcome, found.node) for found in project.verdicts()} == {
+        (Outcome.UNRESOLVED, "127.0.0.3")
+    }
+    states = {node.address: node.state for node in read_stream(project.run, "nodes", ClusterNode)}
+    assert states == {
+        "127.0.0.3": NodeState.READY,
+        **dict.fromkeys(("127.0.0.4", "127.0.0.5", "127.0.0.6"), NodeState.REFUSED),
+    }
+    audited = project.looper("report", project.run.name, "--verify")
+    assert audited.returncode == 0, audited.stdout + audited.stderr
+
+
+def _without_gold(project: Project, home: Path) -> None:
+    """A folder of Looper's in which whatever a gold patch should write is something else."""
+    made = {**project.environment, "LOOPER_RUNS": str(home / "runs"), "LOOPER_HOME": str(home)}
+    asked = [sys.executable, "-m", "looper", "run", "test", "--arm", "gold"]
+    subprocess.run(asked, cwd=project.folder, env=made, check=True, capture_output=True)
+    for effect in home.glob("exports/*/effects/*.json"):
+        rows = json.loads(effect.read_text())
+        for sides in rows.values():
+            if sides[0] and sides[1]:
+                sides[1] = sides[0]
+        effect.write_text(json.dumps(rows))
+
+
+@with_ray
+def test_a_node_that_joins_later_takes_cells_once_it_has_shown_that_it_can(
+    project: Project, state: Path, tmp_path: Path
+) -> None:
+    _script(project, SLOW)
+    with contextlib.closing(Nodes(1, state, tmp_path)) as nodes:
+        project.environment |= nodes.here
+        process = project.start(
+            "run", "test", "--arm", "base", "--workers", "4", "--engine", f"ray:{nodes.address}"
+        )
+        _until(lambda: _commands(project), process)
+        nodes.do("add")
+        _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    verdicts = project.verdicts()
+    assert len(verdicts) == 4 and {verdict.node for verdict in verdicts} == {"127.0.0.3", "127.0.0.4"}
+    ready = [node.address for node in read_stream(project.run, "nodes", ClusterNode)]
+    assert ready == ["127.0.0.3", "127.0.0.4"]
+
+
+@with_ray
+def test_what_an_arm_has_learned_reaches_a_node_that_has_nothing(
+    project: Project, state: Path, tmp_path: Path
+) -> None:
+    from tests.experiment.test_learning import plan_of
+
+    tmp_path.chmod(0o755)
+    bare = tmp_path / "bare"
+    (project.folder / "experiments" / "learn.toml").write_text(plan_of("base", "lora", per_repo=6))
+    with contextlib.closing(Nodes(0, state, tmp_path)) as nodes:
+        project.environment |= nodes.here
+        for number in range(2):
+            nodes.do(f"home {bare / str(number)}")
+            nodes.do("add")
+        ran = project.looper("run", "learn", "--engine", f"ray:{nodes.address}")
+    assert ran.returncode == 0, ran.stderr
+    there = project.run
+    assert project.looper("run", "learn", "--fresh").returncode == 0
+    here = max((project.folder / "runs").iterdir(), key=lambda folder: len(folder.name))
+    assert _records(there) == _records(here)
+    served = {
+        end.model.adapter for end in read_stream(there, "trajectories", Trajectory) if end.arm == "lora"
+    }
+    assert len(served) == 1 and "" not in served
+    fetched = {file.name for file in bare.glob("*/fetched/*/*")}
+    assert {"adapters.safetensors", "adapter_config.json"} <= fetched and not list(bare.glob("*/adapters"))
+    assert len(re.findall(r"node 127.0.0.\d: adapter \w+ fetched, [\d.]+ MB", ran.stderr)) == len(
+        list(bare.glob("*/fetched/*"))
+    )
 
 
 def _refused(project: Project, engine: str, **variables: str) -> str:
@@ -396,3 +504,31 @@ def test_without_ray_one_line_names_the_extra(tmp_path: Path, state: Path) -> No
     assert re.fullmatch(
         r"looper: The engine ray needs Ray, here and on every node: \S+ -m (uv )?pip install '?ray\S*", said
     )
+
+
+@with_ray
+@pytest.mark.proof
+def test_the_first_experiment_on_four_nodes_of_their_own_has_the_table_of_the_readme(
+    state: Path, tmp_path: Path
+) -> None:
+    """Adapters are trained by the run's process, and reach nodes that have nothing."""
+    tmp_path.chmod(0o755)
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    table = readme.partition("arm           resolved")[2].partition("\n\n")[0].splitlines()[1:]
+    project = Project(tmp_path, state)
+    with contextlib.closing(Nodes(0, state, tmp_path)) as nodes:
+        project.environment |= nodes.here
+        for number in range(4):
+            nodes.do(f"home {tmp_path / 'homes' / str(number)}")
+            nodes.do("add")
+        argv = ["run", "exp00", "--profile", "demo", "--engine", f"ray:{nodes.address}"]
+        with project.start(*argv) as process:
+            out, err = process.communicate(timeout=7200)
+    assert process.returncode == 0, err
+    rows = [
+        [*row[:7], row[8]]
+        for row in arm_rows(read_run(project.run))  # All but the seconds.
+    ]
+    assert [" ".join(row).split() for row in rows] == [line.split() for line in table], out
+    worked = {verdict.node for verdict in project.verdicts()}
+    assert len(worked) == 4 and None not in worked

@@ -25,14 +25,14 @@ from looper.records.audit_entry import AuditAction, AuditEntry
 from looper.records.learning import Treatment
 from looper.records.memory import MemoryItem, MemoryKind
 from looper.records.plan import Contrast
-from looper.records.session import Session
+from looper.records.session import ClusterNode, NodeState, Session
 from looper.records.training import Selection
 from looper.records.treatment import Consolidation
 from looper.records.verdict import Outcome, Verdict
 from looper.serve.audit_log import AuditLog
 from looper.serve.pages import DIFF_STEPS
 from looper.views.board import LISTED
-from looper.views.live import Projection
+from looper.views.live import Projection, nodes_text
 from looper.views.plots import COLOURS
 from looper.views.runs import read_run
 from looper.views.trajectory import PAGE, TEXT_CHARS
@@ -505,6 +505,43 @@ def test_a_text_that_lies_beside_the_steps_is_searched_as_well(served: Served, r
     with served.browser() as client:
         page = client.get(f"/runs/{folder.name}/search?find=the+needle").text
     assert "4 steps" in page and page.count("<mark>the Needle</mark>") == 4
+
+
+def test_nodes_of_a_cluster_are_counted_and_those_that_take_no_cells_are_named(
+    served: Served, runs: Path
+) -> None:
+    folder = write_run(
+        runs, found={"node": "10.0.0.5"}, judged=lambda cell: not cell.startswith("other"), cause="it failed"
+    )
+    ledger = Stream(folder, "sessions", Session)
+    ledger.append(Session(pid=os.getpid(), workers=1, begun="2026-01-02T00:00:00+00:00", done_before=0))
+    ledger.close()
+    stream = Stream(folder, "nodes", ClusterNode)
+    for address, state, said, day in (
+        ("10.0.0.4", NodeState.READY, "gold resolves a__b-1", 1),
+        ("10.0.0.5", NodeState.READY, "gold resolves a__b-1", 2),
+        ("10.0.0.6", NodeState.READY, "gold resolves a__b-1", 2),
+        ("10.0.0.6", NodeState.LOST, "", 3),
+        ("10.0.0.7", NodeState.REFUSED, "<b>no</b> sandbox", 2),
+    ):
+        at = f"2026-01-0{day}T00:00:00+00:00"
+        stream.append(ClusterNode(node=f"id {address}", address=address, state=state, said=said, at=at))
+    stream.close()
+    with contextlib.closing(RunLock(folder)):
+        with served.program() as client:
+            (run,) = client.get("/status").json()["runs"]
+        states = [(one["node"][-1], one["state"], one["cells"]) for one in run["nodes"]]
+        assert states == [("4", "before", 0), ("5", "ready", 2), ("6", "lost", 0), ("7", "refused", 0)]
+        assert run["queued"] == 1, "of two that are not done, one is worked on"
+        with served.browser() as client:
+            page = client.get(f"/runs/{folder.name}").text
+        part = page[page.index('id="nodes"') :].partition("</table>")[0]
+        assert "not begun: 1" in part and "10.0.0.6</th><td>lost" in part
+        assert "&lt;b&gt;no&lt;/b&gt; sandbox" in part
+    told = "4 nodes: 10.0.0.4 0 cells (before), 10.0.0.6 0 cells (lost), 10.0.0.7 0 cells (refused), 10.0.0.5 2 cells; 1 cell not begun"
+    assert nodes_text(run, 9) == told
+    assert nodes_text({"nodes": run["nodes"], "queued": 0}, 1) == "4 nodes: 10.0.0.4 0 cells (before), 3 more"
+    assert nodes_text({"nodes": [], "queued": 3}, 4) == "", "of a run of one machine nothing is said"
 
 
 def test_a_rollout_at_work_is_found_and_its_last_steps_are_shown(served: Served, runs: Path) -> None:

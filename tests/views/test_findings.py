@@ -113,6 +113,7 @@ def run_of(
         attempt_likelihoods=(),
         sessions=(),
         trainings=(),
+        nodes=(),
         damage=(),
         writer=None,
         followed=StepIndex,

@@ -1,12 +1,18 @@
-"""What `looper bench fetch` and `looper bench prepare` do."""
+"""What `looper bench fetch` and `looper bench prepare` do, and `looper node prepare` does of both for the tasks of one plan.
+
+A node that was prepared finds everything of a run in its own places, and fetches nothing of it while cells wait.
+"""
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from looper.cli.grading import suite_named
+from looper.cli.plans import RunOptions, load_written
+from looper.cli.preparing import prepare as prepare_plan
 from looper.cli.preparing import with_environment
 from looper.cli.settings import Settings
+from looper.cli.site import control_task, equipped, manifest_of, own_folder
 from looper.cli.wiring import (
     base_trees,
     every_task,
@@ -19,12 +25,15 @@ from looper.cli.wiring import (
     must_be_whole,
     pinned_environments,
 )
-from looper.errors import BadInput, EnvironmentBroken, WorkspaceError
+from looper.errors import BadInput, EnvironmentBroken, InfrastructureError, WorkspaceError
+from looper.experiment.cell import ProcessVerdicts
+from looper.experiment.control import control_failure
 from looper.experiment.schedule import select_tasks
 from looper.records.base import grouped
 from looper.records.plan import REAL_SUITES
 from looper.records.task import Task
 from looper.views.environments import environment_lines
+from looper.views.findings import counted
 
 Say = Callable[[str], None]
 
@@ -86,7 +95,11 @@ def installation(
 def prepare(settings: Settings, repos: Sequence[str], say: Say, suite: str = "swe-bench-cl") -> Iterator[str]:
     """Say what is needed, build every environment that is not there, and say what that took; what cannot be built is named, and the
     rest is built all the same. Raises EnvironmentBroken at the end where something could not."""
-    chosen = tasks_by_repo(settings, repos, suite)
+    yield from _built(tasks_by_repo(settings, repos, suite), settings, say)
+
+
+def _built(chosen: dict[str, list[Task]], settings: Settings, say: Say) -> Iterator[str]:
+    """Of tasks by repository."""
     every = [task for tasks in chosen.values() for task in tasks]
     trees = {repo: base_trees(tasks, settings) for repo, tasks in chosen.items()}
     environments = pinned_environments(lambda task: trees[task.repo].base_tree(task), settings, say)
@@ -112,6 +125,31 @@ def prepare(settings: Settings, repos: Sequence[str], say: Say, suite: str = "sw
             f"{lacking} of {len(every)} tasks have no environment, for the reasons above{others}. Fix that and run the same command "
             "again: what is built stays."
         )
+
+
+def make_ready(options: RunOptions, settings: Settings, say: Say) -> Iterator[str]:
+    """Get what the cells of a plan need on this machine, and show that gold and nothing are judged here as they must be. Raises what
+    is in the way."""
+    written = load_written(options, settings)
+    prepared = prepare_plan(written.plan, settings)
+    real = grouped((task.repo, task) for task in prepared.every_task if task.suite in REAL_SUITES)
+    for repo, tasks in real.items():
+        yield _fetched(repo, tasks, settings)
+    if real:
+        yield from _built(real, settings, say)
+        prepared = prepare_plan(written.plan, settings)  # With the mirrors that are here now.
+    with equipped(prepared, options.sandbox, settings, say) as (site, models):
+        manifest = manifest_of(prepared, site, models, options.arms, options.overrides)
+        with own_folder(settings) as folder, site.occupied(folder) as stop:
+            control = control_task(prepared)
+            context = site.run_context(models.of, ProcessVerdicts())
+            if why := control_failure(control, context, stop.is_set):
+                raise InfrastructureError(f"This machine judges otherwise than it must: {why}")
+    yield f"sandbox {manifest.sandbox}, {counted(len(manifest.environments), 'environment')}, Looper {manifest.code_version}"
+    for name, model in dict.fromkeys((model.name, model.digest[:12]) for model in manifest.models.values()):
+        yield f"model {name} {model}"
+    yield f"gold resolves {control.instance_id} here, and noop does not"
+    yield f"ready for {prepared.plan.name}: {manifest.run_hash()}, the same on every machine that is"
 
 
 def _missing_lines(repos: Iterable[str]) -> Iterator[str]:

@@ -30,6 +30,8 @@ BY_ITSELF = {
     "workspaces": "working trees of runs",
     "processes": "locks of processes that run cells for another machine",
     "verdicts": "verdicts on real tasks, judged again when a run needs them",
+    "fetched": "what runs of other machines needed here, fetched again when they need it",
+    "packs": "base trees as nodes fetch them, packed again when they need them",
 }
 """Parts of the state folder that the next run makes again."""
 ONLY_BY_HAND = {

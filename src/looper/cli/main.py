@@ -21,6 +21,7 @@ from looper.cli.cluster_commands import cluster
 from looper.cli.evolve_commands import evolve
 from looper.cli.memory_commands import memory
 from looper.cli.model_commands import model as model_group
+from looper.cli.node_commands import node
 from looper.cli.options import (
     AsJson,
     Data,
@@ -107,6 +108,7 @@ app.add_typer(memory, name="memory")
 app.add_typer(adapter, name="adapter")
 app.add_typer(model_group, name="model")
 app.add_typer(cluster, name="cluster")
+app.add_typer(node, name="node")
 app.add_typer(evolve, name="evolve")
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from looper.cli.options import json_line, the_run
-from looper.errors import BadInput
+from looper.errors import LISTED, BadInput
 from looper.records.text import counted
 from looper.views.diff import arms_data, arms_diff, rollouts_data, rollouts_diff, runs_data, runs_diff
-from looper.views.live import Projection, described
+from looper.views.live import Projection, described, nodes_text
 from looper.views.memory import (
     delivery_lines,
     item_lines,
@@ -112,6 +112,8 @@ def status_lines(runs: Path, run: str | Path | None, *, as_json: bool) -> Iterat
         told = [f"{each['phase']} {each['done']} of {each['planned']}" for each in one["phases"]]
         if len(told) > 1:
             yield f"  phases: {', '.join(told)}"
+        if machines := nodes_text(one, LISTED):
+            yield f"  {machines}"
         for arm in one["arms"]:
             yield f"  {arm['arm']}: {_resolved(arm)}, {counted(arm['infra_errors'], 'infra error')}"
 

@@ -25,6 +25,7 @@ from looper.cli.wiring import (
     Stop,
     cluster_engine,
     cluster_of,
+    content_source,
     engine,
     judged_before,
     machine_of,
@@ -145,7 +146,17 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
                     adapted=models.adapted,
                     trainer=lambda: models.trainer(plan.learners_base),
                     ledger=ledger,
-                    engine=cluster_engine(cluster, workers, NodeWorker, spec, run_context, stop, say)
+                    engine=cluster_engine(
+                        cluster,
+                        workers,
+                        NodeWorker,
+                        spec,
+                        run_context,
+                        stop,
+                        say,
+                        content_source(plan, prepared.every_task, prepared.mirrors, settings),
+                        ledger.node,
+                    )
                     if cluster
                     else engine(workers, run_context, stop),
                     workers=threads(workers_for(plan, options.workers)),

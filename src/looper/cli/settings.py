@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from looper.errors import BadInput
+from looper.records.content import ContentKind
 from looper.records.model import BACKENDS
 from looper.records.plan import FUNCTION_SUITES, REAL_SUITES
 
@@ -37,6 +38,8 @@ class Settings:
     no message."""
     agents: Path | None = None
     """Versions of the agent's own source, by the hash of their trees, for arms that name one."""
+    fetched: Mapping[tuple[ContentKind, str], Path] = field(default_factory=dict)
+    """What is not here and was fetched for the run of another machine, by its kind and its name there."""
 
     def key_of(self, backend: str) -> str:
         """Of whoever serves a model; empty where that asks for none or none is set."""
@@ -59,7 +62,11 @@ class Settings:
     @property
     def validations(self) -> Path:
         """What `looper bench validate` found."""
-        return self.state / "validations"
+        own = self.state / "validations"
+        return next(
+            (place.parent for (kind, _), place in self.fetched.items() if kind is ContentKind.VALIDATIONS),
+            own,
+        )
 
 
 def settings() -> Settings:

@@ -1,14 +1,19 @@
-"""What cells need, made of a run's specification alone: by the process of the run, or by one elsewhere."""
+"""What cells need, made of a run's specification alone: by the process of the run, or by one elsewhere.
+
+One elsewhere has settings of its own, and fetches what they do not lead to; then it makes the manifest of what it has, which must be
+that of the run.
+"""
 
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from looper.cli.preparing import STALE, PreparedPlan, prepare
 from looper.cli.progress import Waits
-from looper.cli.settings import Settings
-from looper.cli.wiring import Models, Site, code_version, process_folders
+from looper.cli.settings import ROWS_FROM, Settings
+from looper.cli.wiring import Models, Site, adapter_store, code_version, model_is_here, process_folders
 from looper.errors import Drift, ModelError, RunBusy
 from looper.experiment.cell import ProcessVerdicts, RunContext
 from looper.experiment.ledger import differences
@@ -16,34 +21,87 @@ from looper.experiment.schedule import changed_since, difficulties, leaking_task
 from looper.journal import RunLock
 from looper.protocols import Sessions
 from looper.records.base import content_hash
+from looper.records.content import ContentKind
 from looper.records.job import RunSpec
 from looper.records.learning import Source
 from looper.records.model import ModelSpec
-from looper.records.plan import Arm, Override, Plan, RunManifest
+from looper.records.plan import REAL_SUITES, Arm, Override, Plan, RunManifest
 from looper.records.task import Task
 from looper.records.trajectory import ModelIdentity
+
+Fetch = Callable[[ContentKind, str, Path | None], Path | None]
+"""Where something of the run's machine is here: by its kind, its name, and its own place, where it has one. None for what is not there
+either."""
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """What the cells of a run need, in another process than the run's."""
+
+    run_context: RunContext
+    control: Task
+    """A task by which this machine shows that it judges as it must."""
+    adapter: Callable[[str], Path]
+    """Where one lies here, fetched where it did not. Raises as `ContentCache.place`."""
 
 
 @contextlib.contextmanager
 def run_context_elsewhere(
-    spec: RunSpec, settings: Settings, say: Callable[[str], None]
-) -> Iterator[RunContext]:
-    """What the cells of a run need, in a process that has its specification and settings of its own. Raises Drift where anything here
-    is not what the run was begun with."""
+    spec: RunSpec, settings: Settings, say: Callable[[str], None], fetch: Fetch
+) -> Iterator[Elsewhere]:
+    """What the cells of a run need, in a process that has its specification and settings of its own; what is not here is fetched. Raises
+    Drift where anything here is not what the run was begun with."""
+    settings = _completed(spec.manifest.plan, settings, fetch)
     prepared = prepare(spec.manifest.plan, settings)
-    with equipped(prepared, spec.sandbox, settings, say) as (site, models):
+    prepared = replace(prepared, mirrors=dict(_mirrors(prepared, fetch)))
+
+    def adapter(name: str) -> Path:
+        own = adapter_store(settings).folder(name)
+        return fetch(ContentKind.ADAPTER, name, own) or own
+
+    with equipped(prepared, spec.sandbox, settings, say, adapter) as (site, models):
         found = manifest_of(prepared, site, models, spec.arms, spec.manifest.overrides)
         wanted, here = of_arms(spec.manifest, spec.arms), of_arms(found, spec.arms)
         if here != wanted:
             raise Drift(
                 f"The run was begun with something else than there is here: {differences(wanted, here)}. Make them the same."
             )
-        with _own_folder(settings) as folder, site.occupied(folder):
-            yield site.run_context(models.of, ProcessVerdicts(), spec.manifest.run_hash())
+        with own_folder(settings) as folder, site.occupied(folder):
+            run_context = site.run_context(models.of, ProcessVerdicts(), spec.manifest.run_hash())
+            yield Elsewhere(run_context, control_task(prepared), adapter)
+
+
+def control_task(prepared: PreparedPlan) -> Task:
+    """The first to evaluate that is known to be valid; the first, where nothing is known of any."""
+    known = (task for task in prepared.tasks if task.instance_id in prepared.validations)
+    return next(known, prepared.tasks[0])
+
+
+def _completed(plan: Plan, settings: Settings, fetch: Fetch) -> Settings:
+    """With the data of the suite and the weights that the plan needs and that are not here, as far as the run's machine has them."""
+    suite, rows = plan.selection.suite, dict(settings.rows)
+    wanted = [
+        (ContentKind.MODEL, spec.name) for spec in plan.model_specs if not model_is_here(spec, settings)
+    ]
+    if suite in REAL_SUITES and not settings.validations.exists():
+        wanted.append((ContentKind.VALIDATIONS, suite))
+    if suite in ROWS_FROM and not rows[suite] and (place := fetch(ContentKind.ROWS, suite, None)):
+        rows[suite] = str(place)
+    found = {key: place for key in wanted if (place := fetch(*key, None))}
+    return replace(settings, rows=rows, fetched=found)
+
+
+def _mirrors(prepared: PreparedPlan, fetch: Fetch) -> Iterator[tuple[str, Path]]:
+    """Those that are here, and base trees of the other repositories."""
+    yield from prepared.mirrors.items()
+    repositories = {f"{task.suite}:{task.repo}" for task in prepared.every_task}
+    for name in sorted(repositories - prepared.mirrors.keys()):
+        if place := fetch(ContentKind.TREES, name, None):
+            yield name, place
 
 
 @contextlib.contextmanager
-def _own_folder(settings: Settings) -> Iterator[Path]:
+def own_folder(settings: Settings) -> Iterator[Path]:
     """The first folder that no other such process has locked: what lies in the place for its trees was left by one that was killed."""
     for number in itertools.count():
         folder = process_folders(settings) / str(number)
@@ -58,12 +116,16 @@ def _own_folder(settings: Settings) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def equipped(
-    prepared: PreparedPlan, sandbox: str, settings: Settings, say: Callable[[str], None]
+    prepared: PreparedPlan,
+    sandbox: str,
+    settings: Settings,
+    say: Callable[[str], None],
+    adapters: Callable[[str], Path] | None = None,
 ) -> Iterator[tuple[Site, Models]]:
-    """Raises SandboxUnavailable or BadInput."""
+    """`adapters` as for `Models`. Raises SandboxUnavailable or BadInput."""
     plan = prepared.plan
     site = Site(prepared.mirrors, settings, sandbox, say, plan.selection.isolation)
-    with contextlib.closing(Models(plan, site.sessions, settings, Waits(say), say)) as models:
+    with contextlib.closing(Models(plan, site.sessions, settings, Waits(say), say, adapters)) as models:
         yield site, models
 
 

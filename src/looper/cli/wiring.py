@@ -23,7 +23,9 @@ from looper.bench.micro.expert import next_action
 from looper.bench.micro.levels import projects
 from looper.cli.settings import ROWS_FROM, Settings
 from looper.edges import doctor
-from looper.edges.access import shared_folder
+from looper.edges.access import shared_folder as shared_folder
+from looper.edges.content import ContentCache as ContentCache
+from looper.edges.content import ContentSource
 from looper.edges.datasets.foreign import read_foreign as read_foreign
 from looper.edges.datasets.functions import load_functions
 from looper.edges.datasets.micro import MicroSuite
@@ -82,7 +84,7 @@ from looper.edges.trainers.peft import from_peft as from_peft
 from looper.edges.trainers.peft import to_peft
 from looper.edges.verdicts import StoredVerdicts
 from looper.edges.workspaces.exports import BaseTrees, GitSessions, copy_tree
-from looper.edges.workspaces.mirrors import clone, mirror_path, mirrors_of, missing_commits
+from looper.edges.workspaces.mirrors import clone, mirror_path, mirrors_of, missing_commits, packed_trees
 from looper.edges.workspaces.mirrors import must_be_whole as must_be_whole
 from looper.edges.workspaces.sources import GitSources, new_repository
 from looper.edges.workspaces.versions import VersionFolders
@@ -105,6 +107,7 @@ from looper.protocols import (
     Versions,
 )
 from looper.records.base import content_hash
+from looper.records.content import ContentKind, Wanted
 from looper.records.job import CellJob, Event, RunSpec
 from looper.records.learning import Source
 from looper.records.model import BACKENDS, ModelSpec
@@ -117,6 +120,7 @@ from looper.records.plan import (
     RealSuite,
     TaskSelection,
 )
+from looper.records.session import NodeState
 from looper.records.task import Task
 from looper.records.teaching import Teaching
 from looper.records.training import AdapterRecord, Example, TrainingSettings, Windows
@@ -273,9 +277,12 @@ class Models:
         settings: Settings,
         waits: Callable[[str, float], None],
         say: Callable[[str], None],
+        adapters: Callable[[str], Path] | None = None,
     ) -> None:
-        """`waits` is told of every pause for a model, while it lasts; `say` of weights that are read for their hash."""
+        """`waits` is told of every pause for a model, while it lasts; `say` of weights that are read for their hash; `adapters` knows
+        where one lies, if not among those that were made here."""
         self._waits, self._digests = waits, FileDigests(settings.file_digests, say)
+        self._adapters = adapters or adapter_store(settings).folder
         self._plan, self._sessions, self._settings = plan, sessions, settings
         self._made: dict[tuple[ModelSpec, str], ChatModel] = {}
         self._hosts: dict[tuple[ModelSpec, str], AdapterHost] = {}
@@ -316,7 +323,7 @@ class Models:
         with self._lock:
             if (spec, adapter) not in self._hosts:
                 self._hosts[spec, adapter] = (
-                    self._host(spec, "").with_adapter(adapter_store(self._settings).folder(adapter))
+                    self._host(spec, "").with_adapter(self._adapters(adapter))
                     if adapter
                     else mlx_model(spec, self._settings, self._plan.limits.context_tokens, self._digests)
                 )
@@ -370,7 +377,9 @@ def trained_folder(spec: ModelSpec, settings: Settings) -> Path:
             f"{spec.backend} models cannot be trained here. Use nano or mlx:FOLDER for plans that train."
         )
     if spec.backend == "mlx":
-        return named_folder(spec.name, settings.models)
+        return settings.fetched.get((ContentKind.MODEL, spec.name)) or named_folder(
+            spec.name, settings.models
+        )
     if spec.name.endswith("bit"):
         return quantised_nano(settings.models, spec.name)
     return nano_folder(spec.name)
@@ -393,6 +402,16 @@ def mlx_model(
 
 def adapter_store(settings: Settings) -> AdapterStore:
     return AdapterStore(settings.adapters)
+
+
+def model_is_here(spec: ModelSpec, settings: Settings) -> bool:
+    """Whether the weights of a model for MLX are on this machine; nobody has to bring those of other models."""
+    if spec.backend != "mlx":
+        return True
+    try:
+        return (trained_folder(spec, settings) / "config.json").is_file()
+    except BadInput:
+        return False
 
 
 def trainer_of(spec: ModelSpec, settings: Settings) -> MlxTrainer:
@@ -623,13 +642,63 @@ def cluster_engine(
     run_context: RunContext,
     stop: threading.Event,
     say: Callable[[str], None],
+    source: ContentSource,
+    keep: Callable[[str, str, NodeState, str], None],
 ) -> Engine:
     """Where cells run, if not here."""
 
     def here(job: CellJob, tell: Callable[[Event], None]) -> None:
         run_cell(job, run_context, tell, stop.is_set)
 
-    return RayEngine(cluster, workers, worker, spec.to_json(), here, stop, say)
+    def give(wanted: bytes) -> bytes:
+        return source.answer(Wanted.from_json(wanted))
+
+    return RayEngine(
+        cluster, workers, worker, spec.to_json(), here, stop, say, give=give, keep=keep, controls=True
+    )
+
+
+def content_source(
+    plan: Plan, tasks: Sequence[Task], mirrors: Mapping[str, Path], settings: Settings
+) -> ContentSource:
+    """What nodes may ask the process of a run for: what its plan and its tasks need, and adapters that were made here."""
+
+    def place_of(kind: ContentKind, name: str) -> Path | None:
+        suite = plan.selection.suite
+        match kind:
+            case ContentKind.ADAPTER:
+                kept = adapter_store(settings)
+                return kept.folder(name) if name in kept.ids() else None
+            case ContentKind.MODEL:
+                mine = (spec for spec in plan.model_specs if (spec.backend, spec.name) == ("mlx", name))
+                return next((trained_folder(spec, settings) for spec in mine), None)
+            case ContentKind.ROWS:
+                rows = settings.rows.get(suite, "") if name == suite else ""
+                return Path(rows).expanduser() if rows and not rows.startswith("hub:") else None
+            case ContentKind.VALIDATIONS:
+                return settings.validations / "validations.jsonl" if name == suite else None
+            case ContentKind.TREES:
+                commits = [task.base_commit for task in tasks if f"{task.suite}:{task.repo}" == name]
+                return (
+                    packed_trees(mirrors[name], commits, settings.state / "packs")
+                    if commits and name in mirrors
+                    else None
+                )
+            case _:
+                assert_never(kind)
+
+    return ContentSource(place_of, FileDigests(settings.file_digests))
+
+
+def content_cache(
+    settings: Settings,
+    ask: Callable[[Wanted], bytes],
+    stopped: Callable[[], bool],
+    say: Callable[[str], None],
+) -> ContentCache:
+    """What a node fetches from the process of a run."""
+    digests = FileDigests(settings.file_digests, say)
+    return ContentCache(settings.state / "fetched", ask, FREE_BYTES, digests, stopped, say)
 
 
 def judged_before(plan: Plan, folder: Path, settings: Settings, *, fresh: bool = False) -> VerdictCache:

@@ -25,7 +25,7 @@ from looper.records.memory import MemoryItem, Reverted
 from looper.records.plan import Cell, RunManifest
 from looper.records.question import AnsweredQuestion, Rating
 from looper.records.seal import LATER, Seal, SealedFile
-from looper.records.session import Session, Trained
+from looper.records.session import ClusterNode, NodeState, Session, Trained
 from looper.records.training import TrainingEvent
 from looper.records.trajectory import Step, Trajectory
 from looper.records.treatment import Consolidation, Proof
@@ -87,6 +87,7 @@ class Ledger:
             self._seals = self._open("seals", Seal)
             self._sessions = self._open("sessions", Session)
             self._trainings = self._open("trainings", Trained)
+            self._nodes = self._open("nodes", ClusterNode)
             self._told: dict[str, float] = {}
             self._untold: dict[str, TrainingEvent] = {}
             self.sealed = bool(self._seals.recovered)
@@ -116,6 +117,11 @@ class Ledger:
                 where=current_folder(),
             )
         )
+
+    def node(self, node: str, address: str, state: NodeState, said: str) -> None:
+        """Keep what became of a machine of a cluster."""
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        self._nodes.append(ClusterNode(node=node, address=address, state=state, said=said, at=at))
 
     def trained(self, what: str, event: TrainingEvent) -> None:
         """Keep how far a training is: of its losses one a second, and the last."""

@@ -134,7 +134,7 @@ def run_plan(
                 raise Cancelled
             if cell.arm in counts.failed_arms:
                 continue
-            _must_have_space(ledger.folder)
+            must_have_space(ledger.folder)
             arm, resume = by_name[cell.arm], left[cell.key]
             job = CellJob(
                 cell=cell,
@@ -191,7 +191,8 @@ def _treated(job: CellJob, treatment_of: TreatmentOf) -> CellJob:
     return job.model_copy(update={"treatment": found})
 
 
-def _must_have_space(folder: Path) -> None:
+def must_have_space(folder: Path) -> None:
+    """Raises DiskNearlyFull, or JournalError where the folder is not there."""
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:

@@ -67,7 +67,7 @@ class CellJob(Record):
 
 class RunSpec(Record):
     """What a process must know to run cells of a run, anywhere. It has no path but those that the plan names; where suites, mirrors,
-    adapters and working trees lie is that process's own to know. An adapter's hash comes with the jobs that it serves."""
+    adapters and working trees lie is that process's own to know. An adapter's id comes with the jobs that it serves."""
 
     manifest: RunManifest
     """Plan, task ids and suite, models, environments: what that process has must be the same."""
@@ -83,5 +83,6 @@ Event = Step | Trajectory | Verdict
 EVENTS: Mapping[str, type[Event]] = {kind.__name__: kind for kind in (Step, Trajectory, Verdict)}
 """By the name that a process elsewhere tells an event with."""
 Told = tuple[str, bytes]
-"""What a process elsewhere tells of an attempt: an event by its name and as JSON; `said` and a line for whoever waits; `unfit` and why no
-cell of the run can be run there; or the class and the message of an error that no other cell could survive."""
+"""What a process elsewhere tells of an attempt: an event by its name and as JSON; `said` and a line for whoever waits; `wanted` and a
+`Wanted` as JSON, whose answer it waits for; `control` and what its control cells came to; `unfit` and why no cell of the run can be run
+there; or the class and the message of an error that no other cell could survive."""

@@ -1,5 +1,7 @@
 """What a run says of itself while it goes on, for those who look: nothing is decided by it."""
 
+from enum import StrEnum
+
 from looper.records.base import Count, Positive, Record
 from looper.records.training import TrainingEvent
 
@@ -26,3 +28,28 @@ class Trained(Record):
     what: str
     """Which, in words."""
     event: TrainingEvent
+
+
+class NodeState(StrEnum):
+    """Where a machine of a cluster stands in a run."""
+
+    READY = "ready"
+    """Its control cells came out as they must; it takes cells."""
+    REFUSED = "refused"
+    """It takes none."""
+    LOST = "lost"
+    """It is no part of the cluster any more."""
+
+
+class ClusterNode(Record):
+    """What became of one machine of a cluster, from here on."""
+
+    node: str
+    """The cluster's id for it; another one when it joins again."""
+    address: str
+    """As verdicts name it."""
+    state: NodeState
+    said: str
+    """What its control cells were, or why it takes no cells; empty for one that is lost."""
+    at: str
+    """UTC, ISO 8601."""

@@ -2,8 +2,11 @@
 
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import Annotated
 
-from looper.records.base import Positive, Record, Seconds, Share
+from pydantic import Field
+
+from looper.records.base import Positive, Record, Seconds, Share, unsaid
 
 
 class Outcome(StrEnum):
@@ -78,6 +81,8 @@ class Verdict(Record):
     same_as: str = ""
     """Cell and attempt whose test run this verdict takes over, since task, patch, environment and rules are the same;
     empty where the tests ran for this one. With the name of its run before a colon where that is another."""
+    node: Annotated[str | None, Field(exclude_if=unsaid)] = None
+    """Address of the machine of a cluster on which the attempt was made; None for the machine of the run."""
 
 
 def final_verdicts(verdicts: Iterable[Verdict]) -> dict[str, Verdict]:

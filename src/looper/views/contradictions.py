@@ -24,6 +24,7 @@ from looper.records.plan import REAL_SUITES, Arm, ArmRole, Cell, Gate, Limits, P
 from looper.records.question import AnsweredQuestion
 from looper.records.sampling import sampling_seed
 from looper.records.seal import Seal
+from looper.records.session import NodeState
 from looper.records.task import Task
 from looper.records.text import bare_lines, listed
 from looper.records.training import AdapterRecord, Objective, Selection
@@ -866,6 +867,7 @@ def _verdicts(records: Records, found: Contradictions) -> None:
         for name, task in records.tasks.items()
     }
     same: dict[tuple[str, str], dict[str, object]] = {}
+    ready = {node.address for node in run.nodes if node.state is NodeState.READY}
     for verdict in run.verdicts:
         cell = verdict.cell
         if verdict.verifier != run.verdicts[0].verifier:
@@ -882,6 +884,8 @@ def _verdicts(records: Records, found: Contradictions) -> None:
             found.add("verdicts in another environment than the rollout's", cell)
         if verdict.sandbox != manifest.sandbox:
             found.add("verdicts in another sandbox than the manifest's", cell)
+        if verdict.node and verdict.node not in ready:
+            found.add("verdicts from a machine that had not shown that it can judge", cell)
         if judged:
             _judged(verdict, end, records, found)
         # What another run judged stands there, and is audited with it.
@@ -1058,7 +1062,7 @@ def as_tests_say(verdict: Verdict) -> str:
 
 
 def _takes_over(verdict: Verdict, other: Verdict | None) -> bool:
-    own = {"cell", "attempt", "same_as", "wall_s"}
+    own = {"cell", "attempt", "same_as", "wall_s", "node"}
     shared = Verdict.model_fields.keys() - own
     return other is not None and all(getattr(verdict, name) == getattr(other, name) for name in shared)
 

@@ -20,11 +20,12 @@ from looper.metrics.behaviour import whole_sum
 from looper.metrics.paired import repository_of
 from looper.records.base import grouped
 from looper.records.plan import REAL_SUITES, Suite, arm_of, task_id_of
+from looper.records.session import NodeState
 from looper.records.trajectory import StopReason
 from looper.records.treatment import ProofKind
 from looper.records.verdict import Outcome
 from looper.untrusted import current_folder
-from looper.views.findings import pilot_text
+from looper.views.findings import counted, pilot_text
 from looper.views.runs import RunTail, RunView, run_folders, written
 
 QUIET_S = 60.0
@@ -242,6 +243,41 @@ def at_work(run: RunView) -> list[tuple[str, int, int]]:
     return [(*key, len(places)) for key, places in latest]
 
 
+def nodes(run: RunView) -> list[dict[str, Any]]:
+    """The machines of a cluster that a run worked on, or would have: cells with an end and infrastructure errors of each, and where it
+    stands in the newest session, `before` where that has not come to it. Empty for a run of one machine."""
+    begun = run.sessions[-1].begun if run.sessions else ""
+    cells = Counter(verdict.node for verdict in run.final.values() if verdict.outcome.is_verdict)
+    errors = Counter(verdict.node for verdict in run.verdicts if verdict.outcome is Outcome.INFRA_ERROR)
+    last = {found.address: found for found in run.nodes}
+    addresses = sorted({*last, *(node for node in (*cells, *errors) if node)})
+    return [
+        {
+            "node": address,
+            "state": found.state.value if (found := last.get(address)) and found.at >= begun else "before",
+            "said": found.said if found else "",
+            "cells": cells[address],
+            "infra_errors": errors[address],
+        }
+        for address in addresses
+    ]
+
+
+def nodes_text(status: Mapping[str, Any], most: int) -> str:
+    """A run's machines in a line, those that take no cells first, and how many cells wait; empty for a run of one machine."""
+    ordered = sorted(status["nodes"], key=lambda one: (one["state"] == NodeState.READY, -one["cells"]))
+    told = [
+        f"{one['node']} {counted(one['cells'], 'cell')}"
+        + (f" and {counted(one['infra_errors'], 'infra error')}" if one["infra_errors"] else "")
+        + (f" ({one['state']})" if one["state"] != NodeState.READY else "")
+        for one in ordered[:most]
+    ]
+    if len(ordered) > most:
+        told.append(f"{len(ordered) - most} more")
+    waiting = f"; {counted(status['queued'], 'cell')} not begun" if status["queued"] else ""
+    return f"{counted(len(ordered), 'node')}: {', '.join(told)}{waiting}" if told else ""
+
+
 def resume_command(run: RunView) -> str:
     """The command that goes on with a run, from the folder where this process is."""
     plan = run.manifest.plan
@@ -273,6 +309,7 @@ def _counts(run: RunView) -> dict[str, Any]:
         "tokens": whole_sum(end.tokens for end in run.trajectories),
         "damaged_records": len(run.damage),
         "arms": _arms(run),
+        "nodes": nodes(run),
         "phases": phases(run),
     }
 
@@ -284,7 +321,7 @@ def _told(counts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _clocks(run: RunView, found: Sequence[RunPhase], now: float) -> dict[str, Any]:
-    left, stands = phases_left(run, found, now), standing(run, now)
+    left, stands, working = phases_left(run, found, now), standing(run, now), at_work(run)
     return {
         "standing": stands.value,
         "goes_on_with": resume_command(run) if stands is RunStatus.STOPPED else None,
@@ -292,9 +329,8 @@ def _clocks(run: RunView, found: Sequence[RunPhase], now: float) -> dict[str, An
         "quiet_s": round(quiet_s(run, now), 1),
         "left_s": _as_list(_together(found, left)),
         "phases_left_s": list(map(_as_list, left)),
-        "at_work": [
-            {"cell": cell, "attempt": attempt, "steps": steps} for cell, attempt, steps in at_work(run)
-        ],
+        "at_work": [{"cell": cell, "attempt": attempt, "steps": steps} for cell, attempt, steps in working],
+        "queued": max(0, run.planned - run.finished - len(working)) if run.writer else None,
     }
 
 

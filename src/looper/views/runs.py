@@ -45,7 +45,7 @@ from looper.records.learning import Treatment
 from looper.records.likelihood import AttemptLikelihood, Likelihood
 from looper.records.plan import ArmRole, Chooser, Contrast, Expect, Metric, Plan, RunManifest
 from looper.records.seal import Seal
-from looper.records.session import Session, Trained
+from looper.records.session import ClusterNode, Session, Trained
 from looper.records.trajectory import Trajectory
 from looper.records.treatment import Consolidation, Proof
 from looper.records.verdict import Outcome, Verdict, final_verdicts
@@ -73,6 +73,7 @@ class RunView:
     attempt_likelihoods: tuple[AttemptLikelihood, ...]
     sessions: tuple[Session, ...]
     trainings: tuple[Trained, ...]
+    nodes: tuple[ClusterNode, ...]
     damage: tuple[Damage, ...]
     writer: int | None
     """Process id of the run that is writing; None where none is."""
@@ -644,6 +645,7 @@ STREAMS: dict[str, type[Record]] = {
     "attempt_likelihoods": AttemptLikelihood,
     "sessions": Session,
     "trainings": Trained,
+    "nodes": ClusterNode,
 }
 """What a view of a run is made of; steps are read where they are asked for."""
 

@@ -10,11 +10,14 @@ from rich.text import Text
 
 from looper.errors import as_called
 from looper.views.findings import percent
+from looper.views.live import nodes_text
 from looper.views.show import duration, harmless
 
 COLOURS = {"running": "green", "stalled": "red", "stopped": "yellow", "finished": "dim"}
 BAR = 20
 """Characters."""
+NODES = 4
+"""Machines that are named in a line; the others are counted."""
 
 
 def screen(status: Mapping[str, Any], height: int, runs_folder: Path) -> RenderableType:
@@ -22,7 +25,7 @@ def screen(status: Mapping[str, Any], height: int, runs_folder: Path) -> Rendera
     runs = list(reversed(status["runs"]))
     if not runs:
         return Text(as_called("No runs yet. Begin one: looper run exp00"))
-    height -= bool(runs[0]["pilot"])  # Which takes a line of its own.
+    height -= bool(runs[0]["pilot"]) + bool(runs[0]["nodes"])  # Which take a line of their own.
     parts: list[RenderableType] = [*_head(runs[0]), _arms(runs[0], max(3, height - 12))]
     rest = runs[1 : max(2, height - 8 - min(len(runs[0]["arms"]), height - 12))]
     if rest:
@@ -49,6 +52,8 @@ def _head(run: Mapping[str, Any]) -> Iterator[Text]:
     yield Text(", ".join(words), style="dim")
     if run["pilot"]:
         yield Text(harmless(run["pilot"]), style="yellow")
+    if machines := nodes_text(run, NODES):
+        yield Text(machines, style="dim", no_wrap=True, overflow="ellipsis")
     if run["goes_on_with"]:
         yield Text(f"go on with: {harmless(run['goes_on_with'])}", style="dim")
 

@@ -2,7 +2,8 @@
 
 A worker process is an actor of Ray's that is asked for what an attempt tells, up to and including the next step. It is asked to go on
 when that is on the disk, and acts on the step only then. A lane has one attempt at a time, so its cells keep their order, and an attempt that
-was lost with its worker ends like any other that the world has failed: the next one begins wherever there is room.
+was lost with its worker ends like any other that the world has failed: the next one begins wherever there is room. Of each node the first
+worker shows that gold and nothing are judged there as they must be; what it needs and does not have is asked for on the same way.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ from looper.errors import (
     BadInput,
     Cancelled,
     InfrastructureError,
+    JournalError,
     MissingTool,
     WorkerLost,
     error_named,
@@ -30,6 +32,7 @@ from looper.errors import (
     pip_install,
 )
 from looper.records.job import EVENTS, CellJob, Event, Obstacle, Told
+from looper.records.session import NodeState
 from looper.records.verdict import Verdict
 
 REACHED_S = 5.0
@@ -39,7 +42,9 @@ LOOKED_S = 0.5
 ENDED_S = 4.0
 """How long attempts may take to end in order, and then by force."""
 WITHOUT_S = 10.0
-"""How often it is said that no node can take a cell."""
+"""How often it is said that no node can take a cell, and looked which are lost."""
+CONTROLS_LOST = 2
+"""A node that so many workers were lost on during the control cells takes no cells."""
 IN, OUT, NOWHERE = 3, 4, 5
 """Exit codes of a process that was let into a cluster, was not, or found none on this machine."""
 
@@ -65,17 +70,28 @@ class Worker(Protocol):
     def __init__(self, spec: bytes) -> None:
         """Of a run's specification, as JSON."""
 
-    def begin(self, job: bytes) -> tuple[Sequence[Told], bool]:
-        """What an attempt tells, until something that it acts on when that is durable; and whether it is over."""
+    def prove(self) -> tuple[Sequence[Told], bool]:
+        """Make the control cells of a node, which are in no record of the run; as `begin`."""
 
-    def go_on(self) -> tuple[Sequence[Told], bool]:
-        """The same from there: whatever it told is durable."""
+    def begin(self, job: bytes) -> tuple[Sequence[Told], bool]:
+        """What an attempt tells, until something that it acts on when that is durable, or that it waits for; and whether it is over."""
+
+    def go_on(self, given: bytes = b"") -> tuple[Sequence[Told], bool]:
+        """The same from there: whatever it told is durable, and what it wanted is given."""
 
     def end(self) -> None:
         """End the attempt that is being made, in order. Called beside the others."""
 
 
 Record = Callable[[Event], None]
+
+
+def _nothing_given(wanted: bytes) -> bytes:
+    raise InfrastructureError("A worker asks for content, and there is none to give.")
+
+
+def _not_kept(node: str, address: str, state: NodeState, said: str) -> None:
+    pass
 
 
 class RayCluster:
@@ -268,8 +284,14 @@ class RayEngine:
         here: Callable[[CellJob, Record], object],
         stop: threading.Event,
         say: Callable[[str], None],
+        *,
+        give: Callable[[bytes], bytes] = _nothing_given,
+        keep: Callable[[str, str, NodeState, str], None] = _not_kept,
+        controls: bool = False,
     ) -> None:
-        """`here` makes an attempt in this process: of one that was lost, its end. `spec` is the run's specification as JSON."""
+        """`here` makes an attempt in this process: of one that was lost, its end. `spec` is the run's specification as JSON. `give`
+        answers what a worker wants, `keep` writes what becomes of a node: its id, its address, where it stands and why. `controls`: whether a node proves itself before its first
+        cell."""
         self._cluster, self._workers, self._here, self._stop, self._say = cluster, workers, here, stop, say
         self._worker = worker
         self._spec = cluster.ray.put(spec)
@@ -281,9 +303,16 @@ class RayEngine:
         """Of a cell, at least."""
         self._over = True
         self._names: dict[str, str] = {}
-        """Of nodes, by their ids, for people."""
+        """Addresses of nodes, by their ids."""
         self._unfit: dict[str, str] = {}
         """Why a node can run no cells of this run, by its id."""
+        self._give, self._keep, self._controls = give, keep, controls
+        self._proving = set[str]()
+        """Nodes whose control cells are being made."""
+        self._ready: dict[str, str] = {}
+        """Nodes that take cells, with their addresses, by their ids."""
+        self._controls_lost: dict[str, int] = {}
+        """How often a worker was lost during control cells, by node."""
 
     def run(self, lanes: Iterable[Iterable[CellJob]], record: Record) -> None:
         self._over, over = False, threading.Event()
@@ -291,6 +320,7 @@ class RayEngine:
         watcher.start()
         try:
             LocalEngine(Threads(self._workers), self._attempt).run(lanes, record)
+            self._see_lost()
         finally:
             over.set()
             watcher.join()
@@ -311,7 +341,7 @@ class RayEngine:
         while True:
             slot = self._taken(job.limits.memory_mb)
             try:
-                refusal = self._followed(slot, data, record)
+                refusal = self._proven(slot) or self._followed(slot, slot.actor.begin, record, data)
                 slot.used = True
             except _NotBegun:
                 self._cluster.drop(slot)
@@ -319,7 +349,9 @@ class RayEngine:
             except WorkerLost as error:
                 self._cluster.drop(slot)
                 self._say(f"{job.cell.key}: {error}")
-                self._here(job.model_copy(update={"obstacle": Obstacle(cause=named(error))}), record)
+                self._see_lost()
+                lost = job.model_copy(update={"obstacle": Obstacle(cause=named(error))})
+                self._here(lost, self._placing(slot, record))
                 return
             except BaseException:
                 # What was told and not recorded is not to be acted on.
@@ -367,30 +399,107 @@ class RayEngine:
                     self._busy.discard(new)
                     self._lock.notify_all()
 
-    def _followed(self, slot: Slot, job: bytes, record: Record) -> tuple[str, str] | None:
-        """Record what an attempt tells until its verdict; of a node that can make none, its id and why. Raises WorkerLost where
-        the attempt ends before, _NotBegun where its worker was gone before it, and what it was ended by."""
-        ray = self._cluster.ray
-        begun, judged, refusal = False, False, None
+    def _proven(self, slot: Slot) -> tuple[str, str] | None:
+        """Have the control cells of a worker's node made, once; other workers there wait. Of a node whose controls do not come out as
+        they must, its id and why. Raises _NotBegun where nothing is known of the node yet."""
+        if not self._controls:
+            return None
         try:
-            said, over = ray.get(slot.actor.begin.remote(job))
+            node = str(self._cluster.ray.get(slot.where))
+        except self._cluster.ray.exceptions.RayError:
+            return None  # The attempt that begins there will say so.
+        with self._lock:
+            while node in self._proving:
+                self._lock.wait(LOOKED_S)
+                if self._over or self._stop.is_set():
+                    raise Cancelled
+            if node in self._ready:
+                return None
+            if node in self._unfit:
+                return node, self._unfit[node]
+            self._proving.add(node)
+        told = list[str]()
+        try:
+            refusal = self._followed(slot, slot.actor.prove, lambda event: None, told=told)
+            if refusal is None:
+                self._mark(node, NodeState.READY, "; ".join(told))
+            return refusal
+        except WorkerLost as error:
+            with self._lock:
+                self._controls_lost[node] = lost = self._controls_lost.get(node, 0) + 1
+            if lost >= CONTROLS_LOST:
+                return node, f"{lost} workers were lost during its control cells, the last so: {error}"
+            raise _NotBegun from error
+        finally:
+            with self._lock:
+                self._proving.discard(node)
+                self._lock.notify_all()
+
+    def _mark(self, node: str, state: NodeState, said: str = "") -> None:
+        address = self._address(node)
+        self._keep(node, address, state, said)
+        with self._lock:
+            if state is NodeState.READY:
+                self._ready[node] = address
+            else:
+                self._ready.pop(node, None)
+
+    def _see_lost(self) -> None:
+        """Say which nodes that took cells are no part of the cluster any more."""
+        with contextlib.suppress(self._cluster.ray.exceptions.RayError):
+            alive = {each["NodeID"] for each in self._cluster.nodes()}
+            with self._lock:
+                lost = [node for node in self._ready if node not in alive]
+                for node in lost:
+                    del self._ready[node]
+            for node in lost:
+                self._mark(node, NodeState.LOST)
+                self._say(f"{self._name(node)} is lost; its cells are tried elsewhere")
+
+    def _placing(self, slot: Slot, record: Record) -> Record:
+        return lambda event: record(self._placed(event, slot))
+
+    def _placed(self, event: Event, slot: Slot) -> Event:
+        """With where it was made."""
+        if not isinstance(event, Verdict):
+            return event
+        try:
+            address = self._address(self._cluster.ray.get(slot.where, timeout=LOOKED_S))
+        except self._cluster.ray.exceptions.RayError:
+            return event
+        return event.model_copy(update={"node": address})
+
+    def _followed(
+        self, slot: Slot, begin: Any, record: Record, *job: bytes, told: list[str] | None = None
+    ) -> tuple[str, str] | None:
+        """Record what an attempt tells until its verdict; of a node that can make none, its id and why. `told` takes what control cells
+        tell in its place, which have none. Raises WorkerLost where the attempt ends before, _NotBegun where its worker was gone before
+        it, and what it was ended by."""
+        ray = self._cluster.ray
+        begun, judged, refusal = False, told is not None, None
+        try:
+            said, over = ray.get(begin.remote(*job))
             while True:
-                begun = True
+                begun, given = True, []
                 for kind, text in said:
                     if self._over or self._stop.is_set():
                         raise Cancelled
                     if kind in EVENTS:
-                        record(EVENTS[kind].from_json(text))
+                        record(self._placed(EVENTS[kind].from_json(text), slot))
                         judged = kind == Verdict.__name__
                     elif kind == "said":
                         self._say(f"{self._where(slot)}: {text.decode()}")
+                    elif kind == "wanted":
+                        given = [self._give(text)]
+                    elif kind == "control" and told is not None:
+                        told.append(text.decode())
                     elif kind == "unfit":
                         refusal = ray.get(slot.where), text.decode()
                     else:
                         raise error_named(kind, text.decode())
                 if over:
                     break
-                said, over = ray.get(slot.actor.go_on.remote())
+                said, over = ray.get(slot.actor.go_on.remote(*given))
         except ray.exceptions.RayError as error:
             if self._over or self._stop.is_set():
                 raise Cancelled from error
@@ -412,9 +521,12 @@ class RayEngine:
             return "some node"
 
     def _name(self, node: str) -> str:
+        return f"node {self._address(node)}"
+
+    def _address(self, node: str) -> str:
         if node not in self._names:
             found = {each["NodeID"]: each["NodeManagerAddress"] for each in self._cluster.ray.nodes()}
-            self._names[node] = f"node {found.get(node, node[:12])}"
+            self._names[node] = found.get(node, node[:12])
         return self._names[node]
 
     def _pass_over(self, node: str, why: str) -> None:
@@ -424,6 +536,7 @@ class RayEngine:
             self._unfit[node] = why
         if new:
             self._say(f"{self._name(node)} takes no cells: {why}")
+            self._mark(node, NodeState.REFUSED, why)
         left = [each for each in self._cluster.nodes() if _room(each, self._memory_mb)]
         if all(each["NodeID"] in self._unfit for each in left):
             raise InfrastructureError(
@@ -443,7 +556,8 @@ class RayEngine:
             if waited < WITHOUT_S:
                 continue
             waited = 0.0
-            with contextlib.suppress(self._cluster.ray.exceptions.RayError):
+            with contextlib.suppress(self._cluster.ray.exceptions.RayError, JournalError):
+                self._see_lost()
                 if not any(
                     _room(each, self._memory_mb) and each["NodeID"] not in self._unfit
                     for each in self._cluster.nodes()
@@ -481,11 +595,14 @@ class AtNode:
 
         return str(ray.get_runtime_context().get_node_id())
 
+    def prove(self) -> tuple[Sequence[Told], bool]:
+        return self._worker.prove()
+
     def begin(self, job: bytes) -> tuple[Sequence[Told], bool]:
         return self._worker.begin(job)
 
-    def go_on(self) -> tuple[Sequence[Told], bool]:
-        return self._worker.go_on()
+    def go_on(self, *given: bytes) -> tuple[Sequence[Told], bool]:
+        return self._worker.go_on(*given)
 
     def end(self) -> None:
         self._worker.end()

@@ -7,15 +7,19 @@ configuration of our own, and every tree is held against its hash before a task 
 import contextlib
 import fcntl
 import hashlib
+import os
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from looper.edges.access import shared_folder
 from looper.edges.workspaces.git import NETWORK, git
 from looper.errors import BadInput, GitRefused, WorkspaceError
+from looper.records.base import content_hash
 from looper.records.task import Task
 from looper.untrusted import remove_tree
 
@@ -248,6 +252,37 @@ def missing_commits(mirror: Path, tasks: Sequence[Task]) -> list[Task]:
     """The tasks whose base commit a mirror does not hold. Raises BadInput."""
     with reading(mirror) as found:
         return found.without(tasks)
+
+
+def packed_trees(mirror: Path, commits: Iterable[str], packs: Path) -> Path | None:
+    """A mirror of the trees of commits alone, without the history before them: for a machine that has none. It is made once, below
+    `packs`, whole or not at all. None for a mirror in which other objects stand in the place of its own. Raises BadInput or
+    WorkspaceError."""
+    wanted = sorted(set(commits))
+    folder = packs / content_hash(mirror.name, *wanted)[:16]
+    if folder.is_dir():
+        return folder
+    with reading(mirror) as found:
+        if any(found.replacements(commit) for commit in wanted):
+            return None
+        listed = found.git("rev-list", "--objects", "--no-walk", "--stdin", stdin="\n".join(wanted).encode())
+        names = b"".join(line.split(b" ", 1)[0] + b"\n" for line in listed.splitlines())
+        pack = found.git("pack-objects", "--quiet", "--stdout", "--window=0", stdin=names)
+    temporary = shared_folder(packs) / f".{folder.name}.{os.getpid()}.{threading.get_ident()}"
+    try:
+        temporary.mkdir()
+        git(["init", "--quiet", "--bare", "--template="], cwd=temporary)
+        git(["index-pack", "--stdin"], cwd=temporary, stdin=pack)
+        with contextlib.suppress(FileExistsError):
+            temporary.rename(folder)
+    except OSError as error:
+        if not folder.is_dir():  # Else another process was faster.
+            raise WorkspaceError(
+                f"Base trees cannot be packed below {packs}: {error.strerror}. Make room there."
+            ) from error
+    finally:
+        remove_tree(temporary)
+    return folder
 
 
 def must_be_whole(mirror: Path, commits: Iterable[str]) -> None:

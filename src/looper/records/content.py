@@ -1,0 +1,57 @@
+"""What a node needs to run cells and does not have, as the run's process and the node speak of it."""
+
+from enum import StrEnum
+
+from looper.records.base import Count, Record, content_hash
+
+
+class ContentKind(StrEnum):
+    """What is asked for by a name."""
+
+    ADAPTER = "adapter"
+    """By its id."""
+    MODEL = "model"
+    """Weights for MLX, as the plan names them."""
+    ROWS = "rows"
+    """Of a suite."""
+    VALIDATIONS = "validations"
+    """Of real tasks, as the run's machine found them."""
+    TREES = "trees"
+    """Base trees of a repository's tasks, by `SUITE:REPO`."""
+
+
+class ContentFile(Record):
+    """One file."""
+
+    path: str
+    """Below its folder, with forward slashes."""
+    size_bytes: Count
+    sha256: str
+
+
+class Content(Record):
+    """A folder, or one file, by what it holds."""
+
+    files: tuple[ContentFile, ...]
+    """Empty where the run's machine does not have it either."""
+    is_file: bool = False
+    """Whether it is one file and no folder."""
+
+    @property
+    def digest(self) -> str:
+        return content_hash(self)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.files)
+
+
+class Wanted(Record):
+    """What a node asks the run's process for: what there is, or a piece of one of its files."""
+
+    kind: ContentKind
+    name: str
+    path: str = ""
+    """A file of what there is; empty to be told what there is, which is a `Content`."""
+    offset: Count = 0
+    """Bytes."""

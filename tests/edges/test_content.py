@@ -1,0 +1,175 @@
+"""What a node lacks comes from the run's machine: whole or not at all, what was told and nothing else, and never more than there is
+room for."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from looper.edges.content import CHUNK_BYTES, ContentCache, ContentSource, content_of
+from looper.edges.models.digests import FileDigests
+from looper.edges.workspaces.git import git
+from looper.edges.workspaces.mirrors import must_be_whole, packed_trees, reading
+from looper.errors import DiskNearlyFull, InfrastructureError
+from looper.records.content import Content, ContentKind, Wanted
+
+ADAPTER = ContentKind.ADAPTER
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Path:
+    """Adapters on the run's machine; one file is longer than an answer."""
+    for name in ("first", "second"):
+        folder = tmp_path / "there" / name
+        (folder / "below").mkdir(parents=True)
+        (folder / "adapters.safetensors").write_bytes(name.encode() * (CHUNK_BYTES // 3))
+        (folder / "below" / "empty").touch()
+    return tmp_path / "there"
+
+
+def source(there: Path) -> ContentSource:
+    return ContentSource(
+        lambda kind, name: there / name if name in ("first", "second") else None, FileDigests()
+    )
+
+
+def cache(there: Path, here: Path, **other: object) -> ContentCache:
+    return ContentCache(
+        **{  # type: ignore[arg-type]
+            "folder": here,
+            "ask": source(there).answer,
+            "needed_bytes": 0,
+            "digests": FileDigests(),
+            "stopped": lambda: False,
+            "say": lambda said: None,
+            **other,
+        }
+    )
+
+
+def test_what_is_fetched_holds_what_is_there_and_is_fetched_once(there: Path, tmp_path: Path) -> None:
+    asked: list[Wanted] = []
+
+    def ask(wanted: Wanted) -> bytes:
+        asked.append(wanted)
+        answer = source(there).answer(wanted)
+        assert len(answer) <= CHUNK_BYTES
+        return answer
+
+    for _ in range(2):
+        found = cache(there, tmp_path / "here", ask=ask).place(ADAPTER, "first", None)
+        assert found is not None and content_of(found, FileDigests()) == content_of(
+            there / "first", FileDigests()
+        )
+    pieces = [wanted for wanted in asked if wanted.path]
+    assert [wanted.offset for wanted in pieces] == [0, CHUNK_BYTES] and len(asked) == 4
+
+
+def test_one_file_is_fetched_as_a_file(there: Path, tmp_path: Path) -> None:
+    (there / "rows.jsonl").write_text("{}\n")
+    rows = ContentSource(lambda kind, name: there / "rows.jsonl", FileDigests())
+    found = cache(there, tmp_path / "here", ask=rows.answer).place(ContentKind.ROWS, "swe-bench", None)
+    assert found is not None and found.name == "rows.jsonl" and found.read_text() == "{}\n"
+
+
+def test_its_own_place_serves_where_it_holds_the_same_and_no_other(there: Path, tmp_path: Path) -> None:
+    here = cache(there, tmp_path / "here")
+    assert here.place(ADAPTER, "first", there / "first") == there / "first"
+    other = cache(there, tmp_path / "here").place(ADAPTER, "first", there / "second")
+    assert other not in (None, there / "second")
+    assert here.place(ADAPTER, "third", None) is None, "which the run's machine does not have"
+
+
+def test_what_was_damaged_here_is_fetched_anew(there: Path, tmp_path: Path) -> None:
+    found = cache(there, tmp_path / "here").place(ADAPTER, "first", None)
+    assert found is not None
+    (found / "adapters.safetensors").write_bytes(b"else")
+    again = cache(there, tmp_path / "here").place(ADAPTER, "first", None)
+    assert again == found and (again / "adapters.safetensors").stat().st_size > CHUNK_BYTES
+
+
+@pytest.mark.parametrize(
+    "change", [lambda piece: piece[:-1] + b"?", lambda piece: b"", lambda piece: piece * 3]
+)
+def test_what_comes_otherwise_than_it_was_told_is_refused_and_leaves_nothing(
+    there: Path, tmp_path: Path, change: Callable[[bytes], bytes]
+) -> None:
+    def ask(wanted: Wanted) -> bytes:
+        answer = source(there).answer(wanted)
+        return change(answer) if wanted.path else answer
+
+    with pytest.raises(InfrastructureError, match="adapter first did not come as it was told"):
+        cache(there, tmp_path / "here", ask=ask).place(ADAPTER, "first", None)
+    assert [path.name for path in (tmp_path / "here").iterdir()] == [".lock"]
+
+
+def test_no_path_leads_out_of_its_folder(there: Path, tmp_path: Path) -> None:
+    content = content_of(there / "first", FileDigests())
+    files = tuple(file.model_copy(update={"path": f"../{file.path}"}) for file in content.files)
+    with pytest.raises(InfrastructureError, match="has a file"):
+        cache(there, tmp_path / "here", ask=lambda wanted: Content(files=files).to_json()).place(
+            ADAPTER, "first", None
+        )
+    with pytest.raises(InfrastructureError, match="does not have"):
+        source(there).answer(Wanted(kind=ADAPTER, name="first", path="../second/adapters.safetensors"))
+
+
+def test_a_node_without_room_refuses_in_one_line(there: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        DiskNearlyFull, match=r"^the adapter first takes \d+ MiB, and of \d+ MiB that are free"
+    ):
+        cache(there, tmp_path / "here", needed_bytes=1 << 60).place(ADAPTER, "first", None)
+
+
+def test_what_nobody_uses_makes_room_and_what_somebody_uses_stays(there: Path, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    begun = cache(there, here, kept_bytes=CHUNK_BYTES)
+    first = begun.place(ADAPTER, "first", None)
+    second = cache(there, here, kept_bytes=CHUNK_BYTES)
+    assert first is not None and second.place(ADAPTER, "second", None) and first.exists()
+    begun.close()
+    second.close()
+    (there / "second" / "more").touch()
+    assert cache(there, here, kept_bytes=CHUNK_BYTES).place(ADAPTER, "second", None) and not first.exists()
+
+
+def test_what_a_killed_process_left_is_removed_and_two_that_fetch_the_same_do_it_once(
+    there: Path, tmp_path: Path
+) -> None:
+    left = tmp_path / "here" / ".unfinished-0"
+    left.mkdir(parents=True)
+    program = """
+import sys
+from pathlib import Path
+from tests.edges.test_content import ADAPTER, cache
+cache(Path(sys.argv[1]), Path(sys.argv[2]), say=print).place(ADAPTER, "first", None)
+"""
+    root = Path(__file__).parents[2]
+    asked = [sys.executable, "-c", program, str(there), str(tmp_path / "here")]
+    environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
+    both = [subprocess.Popen(asked, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = "".join(each.communicate()[0] for each in both)
+    assert said.count("adapter first fetched") == 1 and not left.exists()
+
+
+def test_packed_trees_are_a_mirror_of_these_commits_alone(tmp_path: Path) -> None:
+    whole = tmp_path / "a__b.git"
+    whole.mkdir()
+    git(["init", "--quiet"], cwd=whole)
+    commits = []
+    for number in range(3):
+        (whole / "file.txt").write_text(f"{number}\n")
+        git(["add", "--all"], cwd=whole)
+        git(["commit", "--quiet", "--message", "one more"], cwd=whole)
+        commits.append(git(["rev-parse", "HEAD"], cwd=whole).decode().strip())
+    packed = packed_trees(whole, commits[1:2], tmp_path / "packs")
+    assert packed is not None and packed == packed_trees(whole, commits[1:2], tmp_path / "packs")
+    must_be_whole(packed, commits[1:2])
+    with reading(packed) as mirror:
+        assert mirror.git("cat-file", "blob", f"{commits[1]}:file.txt") == b"1\n"
+        asked = "\n".join(commits).encode()
+        there = mirror.git("cat-file", "--batch-check", stdin=asked).decode().splitlines()
+    assert [line.endswith("missing") for line in there] == [True, False, True]
