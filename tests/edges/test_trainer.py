@@ -16,8 +16,9 @@ from scripts.nano.corpus import SLIP, episodes
 from tests.fakes.scripted_http import ScriptedServer, free_port
 from tests.fakes.scripted_http import whole as reply
 
+from looper.edges.models.arrival import TEXTS
 from looper.edges.models.mlx import MlxModel, nano_folder
-from looper.edges.models.ollama_adapters import TEXTS, register
+from looper.edges.models.ollama_adapters import register
 from looper.edges.trainers import estimate, mlx
 from looper.edges.trainers.encoding import (
     Encoded,

@@ -30,6 +30,8 @@ from tests.fakes.scripted_http import Move, ScriptedServer, free_port, whole
 
 RECORDINGS = Path(__file__).parents[1] / "data" / "backends"
 STARTED_WITHIN_S = 120.0
+VLLM_WITHIN_S = 900.0
+"""It imports for minutes where the processor is not its own."""
 
 
 def parts_of(request: bytes) -> tuple[str, str, Any]:
@@ -190,14 +192,15 @@ class Recording:
 
 
 Client = OpenAICompatibleModel | OllamaModel
-OLLAMA = "Ollama"
+OLLAMA, VLLM = "Ollama", "vLLM"
 
 
 def client(server: str, model: str, url: str) -> Client:
     """What Looper asks a server of that name with. `url` has no path."""
     if server == OLLAMA:
         return OllamaModel(model, base_url=url, context_tokens=512)
-    return OpenAICompatibleModel(model, "", base_url=f"{url}/v1", context_tokens=512)
+    backend = "vllm" if server == VLLM else "openai"
+    return OpenAICompatibleModel(model, "", base_url=f"{url}/v1", context_tokens=512, backend=backend)
 
 
 @dataclass
@@ -262,6 +265,7 @@ class Running:
         self._argv, self._folder = argv(str(self.port)), folder
         # One thread: two servers' threads wait for each other with the processor's time.
         self._environment = {"OPENBLAS_NUM_THREADS": "1", **mlx_environment(), **environment}
+        self.within_s = STARTED_WITHIN_S
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -276,7 +280,7 @@ class Running:
 
     def wait(self) -> None:
         """Until it answers. Raises TimeoutError."""
-        end = time.monotonic() + STARTED_WITHIN_S
+        end = time.monotonic() + self.within_s
         while time.monotonic() < end:
             try:
                 if httpx.get(f"http://127.0.0.1:{self.port}/v1/models", timeout=30).status_code == 200:
@@ -284,7 +288,7 @@ class Running:
             except httpx.HTTPError:
                 pass
             time.sleep(0.1)
-        raise TimeoutError(f"{self._argv[0]} … did not start within {STARTED_WITHIN_S:.0f} s.")
+        raise TimeoutError(f"{self._argv[0]} … did not start within {self.within_s:.0f} s.")
 
     def kill(self) -> None:
         """With the processes that it started."""
@@ -359,6 +363,42 @@ def mlx_lm_server(folder: Path, to_record: bool) -> Running | str:
     return Running("looper/nano", lambda port: [*argv, "--port", port], folder, HF_HUB_CACHE=str(hub))
 
 
+def vllm_server(folder: Path, to_record: bool, window: int = 512) -> Running | str:
+    """Serves nano in float32, with room for adapters: by its folder, or, for a recording, from a copy under a relative path."""
+    python = os.environ.get("LOOPER_TEST_VLLM", "")
+    if not python:
+        return "vllm is not installed: LOOPER_TEST_VLLM names no interpreter that has it"
+    model = str(nano_folder().resolve())
+    if to_record:
+        shutil.copytree(nano_folder(), folder / "nano")
+        model = "nano"
+    argv = [
+        python,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        model,
+        "--served-model-name",
+        "nano",
+    ]
+    argv += ["--dtype", "float32", "--enforce-eager", "--max-model-len", str(window), "--max-num-seqs", "4"]
+    argv += ["--enable-lora", "--max-loras", "2", "--max-lora-rank", "16", "--enable-prompt-tokens-details"]
+    running = Running(
+        "nano",
+        lambda port: [*argv, "--host", "127.0.0.1", "--port", port],
+        folder,
+        VLLM_ALLOW_RUNTIME_LORA_UPDATING="1",
+        VLLM_CPU_KVCACHE_SPACE="1",
+        VLLM_CPU_OMP_THREADS_BIND="nobind",
+        VLLM_NO_USAGE_STATS="1",
+        OMP_NUM_THREADS="1",
+        PYTHONPATH="",
+        LD_PRELOAD=":".join(map(str, Path(python).parents[1].glob("lib/libiomp5.so"))),
+    )
+    running.within_s = VLLM_WITHIN_S
+    return running
+
+
 class RunningOllama(Running):
     """Has a folder of models of its own, in which nano is made of `nano.gguf` once it runs."""
 
@@ -407,5 +447,5 @@ def ollama_server(folder: Path, to_record: bool) -> Running | str:
 
 
 SERVERS: dict[str, Callable[[Path, bool], Running | str]] = {
-    "llama.cpp": llama_cpp, "mlx_lm.server": mlx_lm_server, OLLAMA: ollama_server,
+    "llama.cpp": llama_cpp, "mlx_lm.server": mlx_lm_server, VLLM: vllm_server, OLLAMA: ollama_server,
 }  # fmt: skip

@@ -32,8 +32,8 @@ from looper.experiment.schedule import select_tasks
 from looper.records.base import grouped
 from looper.records.plan import REAL_SUITES
 from looper.records.task import Task
+from looper.records.text import counted
 from looper.views.environments import environment_lines
-from looper.views.findings import counted
 
 Say = Callable[[str], None]
 

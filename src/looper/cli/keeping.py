@@ -26,6 +26,7 @@ from looper.views.show import harmless
 BY_ITSELF = {
     "suites": "the embedded suites, written again when a run needs them",
     "environments": "interpreters and packages of tasks, built again when a run needs them",
+    "served_adapters": "adapters as other servers read them, written again when a run needs them",
     "exports": "base trees of tasks, taken again from the mirrors",
     "workspaces": "working trees of runs",
     "processes": "locks of processes that run cells for another machine",

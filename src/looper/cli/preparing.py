@@ -14,6 +14,7 @@ from looper.bench.validate import eligible, in_force, shipped
 from looper.cli.settings import Settings
 from looper.cli.wiring import (
     adapter_store,
+    base_of,
     code_version,
     every_task,
     found_elsewhere,
@@ -179,7 +180,18 @@ def adapters_that_fit(
         card = found[arm.name] = adapter_store(settings).load(arm.model.adapter)
         if seen := seen_text(card, [task.instance_id for task in prepared.tasks], arm.name):
             raise BadInput(f"{seen}. {_unseen(card, prepared, written, settings)}")
-        base = mlx_model(arm.model, settings, plan.limits.context_tokens).identity()
+        if not arm.model.carries_adapters:
+            how = f"looper adapter register {card.id} --base {arm.model.name} --name NAME, then --model ollama:NAME"
+            raise BadInput(
+                f"{arm.name}: {arm.model.backend} carries no adapter beside its base. Serve the base with mlx:FOLDER, vLLM or llama.cpp's server"
+                f"{f', or make another model of it: {how}' if arm.model.backend == 'ollama' else ''}."
+            )
+        # On somebody else's server it is compared with what it was trained on, before anything is asked.
+        base = (
+            mlx_model(arm.model, settings, plan.limits.context_tokens)
+            if arm.model.shows_losses
+            else base_of(card, settings)
+        ).identity()
         if card.base.digest != base.digest:
             raise BadInput(
                 f"{arm.name}: the adapter {card.id} was trained on {card.base.name} {card.base.digest[:12]}, and the model "

@@ -9,6 +9,7 @@ import hashlib
 import json
 import secrets
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -51,6 +52,7 @@ from looper.edges.labs import LabProcess as LabProcess
 from looper.edges.labs import end_group as end_group
 from looper.edges.machine import awake, inference_lock
 from looper.edges.models.anthropic import AnthropicModel
+from looper.edges.models.arrival import NextTokens, ServedAdapter, arrived
 from looper.edges.models.digests import FileDigests
 from looper.edges.models.flights import RequestsInFlight
 from looper.edges.models.kept import add_model as add_model
@@ -81,7 +83,7 @@ from looper.edges.trainers.gguf_adapter import to_gguf
 from looper.edges.trainers.mlx import MlxTrainer
 from looper.edges.trainers.order import validation_tasks
 from looper.edges.trainers.peft import from_peft as from_peft
-from looper.edges.trainers.peft import to_peft
+from looper.edges.trainers.peft import must_be_plain_lora, to_peft
 from looper.edges.verdicts import StoredVerdicts
 from looper.edges.workspaces.exports import BaseTrees, GitSessions, copy_tree
 from looper.edges.workspaces.mirrors import clone, mirror_path, mirrors_of, missing_commits, packed_trees
@@ -279,9 +281,9 @@ class Models:
         say: Callable[[str], None],
         adapters: Callable[[str], Path] | None = None,
     ) -> None:
-        """`waits` is told of every pause for a model, while it lasts; `say` of weights that are read for their hash; `adapters` knows
-        where one lies, if not among those that were made here."""
-        self._waits, self._digests = waits, FileDigests(settings.file_digests, say)
+        """`waits` is told of every pause for a model, while it lasts; `say` of weights that are read for their hash, and of adapters that
+        another process's server has; `adapters` knows where one lies, if not among those that were made here."""
+        self._waits, self._say, self._digests = waits, say, FileDigests(settings.file_digests, say)
         self._adapters = adapters or adapter_store(settings).folder
         self._plan, self._sessions, self._settings = plan, sessions, settings
         self._made: dict[tuple[ModelSpec, str], ChatModel] = {}
@@ -304,10 +306,12 @@ class Models:
 
     def _with_retries(self, spec: ModelSpec, adapter: str) -> ChatModel:
         context, settings = self._plan.limits.context_tokens, self._settings
-        if spec.shows_losses or adapter:
+        if spec.shows_losses:
             inner: ChatModel = self._host(spec, adapter)
         else:
             inner = answering(spec, settings.key_of(spec.backend), context, self._digests)
+        if isinstance(inner, OpenAICompatibleModel) and adapter:
+            inner = inner.with_adapter(served_adapter(adapter, settings, self._say))
         if not spec.reads:
             return inner
         # A model in MLX has a process of its own; other servers answer for all their models.
@@ -351,9 +355,14 @@ def answering(
             return ScriptedModel(_script(Path(spec.name)))
         case "ollama":
             return OllamaModel(spec.name, base_url=spec.base_url, context_tokens=context_tokens)
-        case "openai":
+        case "openai" | "vllm" as backend:
             return OpenAICompatibleModel(
-                spec.name, key, base_url=spec.base_url, context_tokens=context_tokens, digests=digests
+                spec.name,
+                key,
+                base_url=spec.base_url,
+                context_tokens=context_tokens,
+                backend=backend,
+                digests=digests,
             )
         case "anthropic":
             return AnthropicModel(spec.name, key, base_url=spec.base_url, context_tokens=context_tokens)
@@ -459,9 +468,37 @@ def register_adapter(
     kept = adapter_store(settings)
     card = kept.load(kept.named(wanted))
     config = _configuration_of(card, settings)
-    model = MlxModel(trained_folder(_trained_on(card), settings), name=card.base.name, context_tokens=512)
-    with contextlib.closing(model):
+    with contextlib.closing(base_of(card, settings)) as model:
         return card, register(kept.folder(card.id), card, config, base, name, url, model)
+
+
+def served_adapter(adapter: str, settings: Settings, say: Callable[[str], None]) -> ServedAdapter:
+    """An adapter that was made here, for a server of somebody else. Raises BadInput where it is damaged, or no plain LoRA."""
+    kept = adapter_store(settings)
+    card, folder = kept.load(adapter), kept.folder(adapter)
+    must_be_plain_lora(card, "PEFT")
+    digest = folder_digest(folder)
+
+    def in_peft() -> Path:
+        place = settings.state / "served_adapters" / digest[:16]
+        if not place.is_dir():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".", dir=place.parent) as work:
+                to_peft(folder, card, Path(work) / "made")
+                with contextlib.suppress(OSError):  # Another process was faster.
+                    (Path(work) / "made").rename(place)
+        return place.resolve()
+
+    def compared(base: NextTokens, adapted: NextTokens, served: str, otherwise: str) -> str:
+        with contextlib.closing(base_of(card, settings)) as model:
+            return arrived(base, adapted, model, folder, served=served, otherwise=otherwise)
+
+    return ServedAdapter(card.id, card.rank, digest, in_peft, compared, say)
+
+
+def base_of(card: AdapterRecord, settings: Settings) -> MlxModel:
+    """The model that an adapter was trained on. Raises BadInput or ModelMissing where that is not here."""
+    return MlxModel(trained_folder(_trained_on(card), settings), name=card.base.name, context_tokens=512)
 
 
 def _trained_on(card: AdapterRecord) -> ModelSpec:

@@ -9,7 +9,17 @@ from pydantic import Field
 from looper.records.base import Record
 
 Backend = Literal[
-    "nano", "mlx", "ollama", "openai", "anthropic", "scripted", "gold", "noop", "expert", "predictions"
+    "nano",
+    "mlx",
+    "ollama",
+    "openai",
+    "vllm",
+    "anthropic",
+    "scripted",
+    "gold",
+    "noop",
+    "expert",
+    "predictions",
 ]
 
 
@@ -27,6 +37,8 @@ class BackendTraits:
     """Whether what it says depends on its prompt."""
     shows_losses: bool = False
     """Whether it says how likely a text is, carries adapters and can be trained here."""
+    may_carry_adapters: bool = False
+    """Whether its server may take an adapter that was trained here on the same weights."""
     fills_a_machine: bool = False
     """Whether it runs here and may be large."""
     has_roles: bool = True
@@ -37,7 +49,8 @@ BACKENDS: Mapping[Backend, BackendTraits] = {
     "nano": BackendTraits(shows_losses=True, has_roles=False),
     "mlx": BackendTraits(shows_losses=True, fills_a_machine=True, has_roles=False),
     "ollama": BackendTraits(address_after="@", fills_a_machine=True),
-    "openai": BackendTraits(address_after="@", key="OPENAI_API_KEY"),
+    "openai": BackendTraits(address_after="@", key="OPENAI_API_KEY", may_carry_adapters=True),
+    "vllm": BackendTraits(address_after="@", key="VLLM_API_KEY", may_carry_adapters=True),
     # Models of Anthropic may have an @ in their names.
     "anthropic": BackendTraits(address_after="@http", key="ANTHROPIC_API_KEY"),
     "scripted": BackendTraits(reads=False),
@@ -76,6 +89,11 @@ class ModelSpec(Record):
     def shows_losses(self) -> bool:
         """Whether it says how likely a text is, carries adapters and can be trained here."""
         return BACKENDS[self.backend].shows_losses
+
+    @property
+    def carries_adapters(self) -> bool:
+        """Whether it can have an adapter: it was trained here, or its server may take it."""
+        return self.shows_losses or BACKENDS[self.backend].may_carry_adapters
 
     @property
     def fills_a_machine(self) -> bool:

@@ -21,11 +21,12 @@ from looper.metrics.paired import repository_of
 from looper.records.base import grouped
 from looper.records.plan import REAL_SUITES, Suite, arm_of, task_id_of
 from looper.records.session import NodeState
+from looper.records.text import counted
 from looper.records.trajectory import StopReason
 from looper.records.treatment import ProofKind
 from looper.records.verdict import Outcome
 from looper.untrusted import current_folder
-from looper.views.findings import counted, pilot_text
+from looper.views.findings import pilot_text
 from looper.views.runs import RunTail, RunView, run_folders, written
 
 QUIET_S = 60.0

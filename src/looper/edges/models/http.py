@@ -191,7 +191,8 @@ class Server:
     def get(self, path: str, missing: str = "", total_s: float = GET_S) -> tuple[Any, httpx.Headers]:
         """A whole JSON answer that is well. Raises ModelError; `missing` is said where there is no such thing, or a page for people."""
         with self.typed_faults():
-            body, headers = _asked(self._whole(path, missing, min(total_s, self._patience.first_byte_s)))
+            whole = self._whole("GET", path, missing, min(total_s, self._patience.first_byte_s))
+            body, headers = _asked(whole)
             begin = body.lstrip()[:1]
             if begin == b"<":
                 raise ModelMissing(
@@ -200,6 +201,11 @@ class Server:
             if not begin:
                 raise ModelReplyBroken(f"{self.what} answers {path} with nothing. {NOTHING_LISTED}")
             return json.loads(body), headers
+
+    def post(self, path: str, body: Mapping[str, Any], total_s: float, missing: str = "") -> bytes:
+        """A whole answer that is well, whatever it says. Raises ModelError; `missing` is said where there is no such path."""
+        with self.typed_faults():
+            return _asked(self._whole("POST", path, missing, total_s, json=sendable(body)))[0]
 
     def typed_faults(self) -> AbstractContextManager[None]:
         """Around whatever reads an answer."""
@@ -221,12 +227,14 @@ class Server:
         with self.typed_faults():
             _asked(self._stream(path, body, total_s, hear, missing))
 
-    async def _whole(self, path: str, missing: str, total_s: float) -> tuple[bytes, httpx.Headers]:
+    async def _whole(
+        self, method: str, path: str, missing: str, total_s: float, **sent: Any
+    ) -> tuple[bytes, httpx.Headers]:
         body = bytearray()
         try:
             async with (
                 asyncio.timeout(total_s),
-                self._answered("GET", path, total_s, missing, headers=self._headers) as response,
+                self._answered(method, path, total_s, missing, headers=self._headers, **sent) as response,
             ):
                 async for piece in _pieces(self.what, response):
                     body += piece

@@ -5,14 +5,15 @@ architectures llama and qwen2 among others; on those of its newer one loading en
 """
 
 import contextlib
-import math
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from looper.edges.models.arrival import TOP, arrived
 from looper.edges.models.mlx import MlxModel
 from looper.edges.models.ollama import DEFAULT_URL, HOW_TO_START, quantisation, splits_as_if_unknown
 from looper.edges.trainers.gguf_adapter import architecture, to_gguf
@@ -21,19 +22,11 @@ from looper.records.training import AdapterRecord
 
 WHOLE = ("F32", "F16", "BF16")
 """Formats of weights that hold what was trained on."""
-TEXTS = (
-    "The capital of France is",
-    "def add(a, b):\n    return",
-    "To see which files are in this folder, run the command",
-    "import os\n\nfor name in os",
-    "print([10, 250][1:], 2026 + 15, sum(",
+FROM_THE_SAME = "Make the base from the same weights, in F16 or F32."
+WRITTEN_DEFAULT = (
+    "Its file splits texts into words by the rule `default`, as Ollama writes of safetensors whose tokenizer it does not know. "
+    "Make the base of a GGUF file that llama.cpp's convert_hf_to_gguf.py wrote of the same weights, in F16 or F32."
 )
-"""What the next token is asked of."""
-TOP = 20
-"""Tokens that Ollama tells of at most."""
-APART = 0.05
-"""Nats. Half-precision weights and other kernels move a token of the twenty by up to 0.01; factors in another order by 0.4 (both SmolLM2,
-Ollama 0.24)."""
 
 
 def register(
@@ -89,7 +82,14 @@ def register(
             blob = client.create_blob(file)
         client.create(model=name, from_=base, adapters={file.name: blob})
         try:
-            return _compared(client, base, shown, name, model, folder)
+            return arrived(
+                partial(next_tokens, client, base),
+                partial(next_tokens, client, name),
+                model,
+                folder,
+                served=base,
+                otherwise=WRITTEN_DEFAULT if splits_as_if_unknown(shown) else FROM_THE_SAME,
+            )
         except BaseException:
             # What went wrong comes first, also where the server is gone by now; the name is then taken.
             with contextlib.suppress(Exception):
@@ -101,62 +101,9 @@ def register(
         raise ModelUnreachable(f"Ollama at {server} cannot be reached. {HOW_TO_START}") from error
 
 
-def _compared(
-    client: Any, base: str, info: Mapping[str, Any], name: str, model: MlxModel, folder: Path
-) -> str:
-    """`info` is of the base's file. Raises BadInput where the base is another model than that of the training, or the adapter did not arrive as it is."""
-    adapted = model.with_adapter(folder)
-    noise = plain = treated = moved = 0.0
-    compared = 0
-    for text in TEXTS:
-        theirs, theirs_adapted = (next_tokens(client, each, text) for each in (base, name))
-        if not theirs or not theirs_adapted:
-            continue
-        compared += 1
-        ours, ours_adapted = model.next_tokens(text), adapted.next_tokens(text)
-        noise = max(noise, _apart(theirs, next_tokens(client, base, text)))
-        plain = max(plain, _apart(theirs, ours))
-        treated = max(treated, _apart(theirs_adapted, ours_adapted))
-        moved = max(moved, _apart(dict(list(ours.items())[:TOP]), ours_adapted))
-    if not compared:
-        return (
-            "not compared with MLX, since the server told no log probabilities: Ollama 0.24 does, but of the word that ends a reply, "
-            "which a model may say at once"
-        )
-    most = APART + noise
-    if plain > most:
-        otherwise = (
-            "Its file splits texts into words by the rule `default`, as Ollama writes of safetensors whose tokenizer it does not know. "
-            "Make the base of a GGUF file that llama.cpp's convert_hf_to_gguf.py wrote of the same weights, in F16 or F32."
-        )
-        raise BadInput(
-            f"{base} is not the model that the adapter was trained on: log probabilities of next tokens are up to {plain:.3f} nats from "
-            f"those of {model.identity().name}, where {most:.3f} is allowed. "
-            f"{otherwise if splits_as_if_unknown(info) else 'Make the base from the same weights, in F16 or F32.'}"
-        )
-    if treated > most:
-        raise BadInput(
-            f"The server does not compute with the adapter what it was trained to: log probabilities of next tokens are up to "
-            f"{treated:.3f} nats from MLX's, where {most:.3f} is allowed and the base's are within {plain:.3f}. {name} was removed again; "
-            "serve the adapter with mlx:FOLDER."
-        )
-    said = f"log probabilities of next tokens are within {treated:.3f} nats of MLX's with the adapter, {plain:.3f} without"
-    if moved <= most + plain:
-        return f"{said}; the adapter moves none of them by more than {moved:.3f}, so that it is in force cannot be told"
-    return f"{said}; the adapter moves them by up to {moved:.2f}"
-
-
 def next_tokens(client: Any, model: str, text: str) -> dict[str, float]:
     """As `MlxModel.next_tokens`, of the server. Empty where it does not tell, as of the end of a reply."""
     # What samplers do to a distribution is not what it is.
     options = {"num_predict": 1, "temperature": 0.0, "repeat_penalty": 1.0, "num_ctx": 512}
     found = client.generate(model, text, raw=True, logprobs=True, top_logprobs=TOP, options=options)
     return {entry.token: entry.logprob for entry in found.logprobs[0].top_logprobs} if found.logprobs else {}
-
-
-def _apart(some: Mapping[str, float], others: Mapping[str, float]) -> float:
-    """The largest difference; infinite where fewer than half of the tokens are among the others."""
-    both = some.keys() & others.keys()
-    if not both or 2 * len(both) < len(some):
-        return math.inf
-    return max(abs(some[token] - others[token]) for token in both)

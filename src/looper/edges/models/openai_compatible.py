@@ -4,25 +4,42 @@ Servers differ in what they say of a model (`served`), which parameters they kno
 how they are asked, and asked once more without what they did not want to hear.
 """
 
+import copy
 import json
 import re
+import threading
 from collections.abc import Mapping, Sequence, Set
-from typing import Any
+from typing import Any, Self
 
+from looper.edges.models.arrival import TOP, ServedAdapter
 from looper.edges.models.digests import FileDigests
 from looper.edges.models.heard import Counts, ReplyBuilder
 from looper.edges.models.http import Server, Timeouts
 from looper.edges.models.samplers import parameters, said_of
 from looper.edges.models.served import Told, told, trained_window, weights_digest
-from looper.errors import ModelFatal, ModelMissing, ModelUnfit, one_line
+from looper.errors import (
+    BadInput,
+    ModelFatal,
+    ModelMissing,
+    ModelReplyBroken,
+    ModelServerFault,
+    ModelUnfit,
+    ModelUnreachable,
+    RequestRefused,
+    one_line,
+)
 from looper.protocols import ChatRequest, Message
 from looper.records.base import content_hash
 from looper.records.plan import AS_COMPUTED
 from looper.records.text import estimated_tokens
 from looper.records.trajectory import ModelIdentity, Reply
 
-DEFAULT_URL = "https://api.openai.com/v1"
-HOW_TO_START = "Start the server, or correct the address in the profile (openai:NAME@URL)."
+DEFAULT_URLS = {"openai": "https://api.openai.com/v1", "vllm": "http://127.0.0.1:8000/v1"}
+HOW_TO_START = "Start the server, or correct the address in the profile ({backend}:NAME@URL)."
+LOAD_S = 300.0
+"""For a server to load an adapter, and to say one token."""
+VLLM_LOADS = "Start vLLM with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 and --enable-lora --max-lora-rank {rank}, where the folder can be read."
+LLAMA_CPP_HAS = "Write it with `looper adapter export {id} {id}.gguf --gguf`, and start llama-server with --lora {id}.gguf --lora-init-without-apply."
 OTHER_LIMIT = "max_completion_tokens"
 """What the limit of a reply is called where models that think first refuse `max_tokens`."""
 
@@ -37,35 +54,51 @@ class OpenAICompatibleModel:
         *,
         base_url: str,
         context_tokens: int,
+        backend: str = "openai",
         timeouts: Timeouts | None = None,
         digests: FileDigests | None = None,
     ) -> None:
-        """`key` may be empty: servers of one's own ask for none. `digests` knows weights that were read before."""
-        self._name, self._context_tokens = name, context_tokens
-        url = (base_url or DEFAULT_URL).rstrip("/")
+        """`key` may be empty: servers of one's own ask for none. `backend` is `vllm` where nothing else may answer. `digests` knows weights that
+        were read before."""
+        self._name, self._context_tokens, self._backend = name, context_tokens, backend
+        url = (base_url or DEFAULT_URLS[backend]).rstrip("/")
+        if backend == "vllm" and not url.endswith("/v1"):
+            url += "/v1"
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._server = Server(
-            f"The model server at {url}", url, headers, HOW_TO_START, timeouts or Timeouts()
-        )
-        self._beside = Server(
-            self._server.what, url.removesuffix("/v1"), headers, HOW_TO_START, timeouts or Timeouts()
-        )
+        self._how = HOW_TO_START.format(backend=backend)
+        what = f"{'vLLM' if backend == 'vllm' else 'The model server'} at {url}"
+        self._server = Server(what, url, headers, self._how, timeouts or Timeouts())
+        self._beside = Server(what, url.removesuffix("/v1"), headers, self._how, timeouts or Timeouts())
         self._url, self._digests = url, digests or FileDigests()
         self._limit, self._counts = "max_tokens", Counts()
         self._kind = "openai"
         """Of the server; known once the model was asked which one it is."""
         self._silent: frozenset[str] = frozenset()
         """Parameters that the server does not want to be named."""
+        self._adapter: ServedAdapter | None = None
+        self._carried: Mapping[str, Any] = {}
+        """What requests say so that the adapter is in force."""
+        self._in_force, self._lock = False, threading.Lock()
+        """Whether the server, as it runs now, was seen to compute with the adapter."""
+
+    def with_adapter(self, adapter: ServedAdapter) -> Self:
+        """The same model with an adapter, which is loaded where the server takes that, and compared with MLX's before anything is asked."""
+        found = copy.copy(self)
+        found._adapter, found._counts, found._lock = adapter, Counts(), threading.Lock()
+        return found
 
     def identity(self) -> ModelIdentity:
+        """Asks the server each time. With an adapter that has it first, and raises ModelFatal where it does not."""
         with self._server.typed_faults():
             known, headers = self._told()
             weights = weights_digest(self._url, known.weights, self._digests)
+        self._arrive()
         return ModelIdentity(
-            backend="openai",
+            backend=self._backend,
             backend_version=one_line(known.version or headers.get("server", "unknown")),
             name=self._name,
             digest=content_hash(json.dumps(known.facts, sort_keys=True), weights),
+            adapter=self._adapter.digest if self._adapter else "",
             quantisation=one_line(known.quantisation),
             context_tokens=self._context_tokens,
             sampler=said_of(self._kind),
@@ -80,9 +113,7 @@ class OpenAICompatibleModel:
     def _told(self) -> tuple[Told, Mapping[str, str]]:
         """What the server says of the model, and the headers beside it."""
         what = self._server.what
-        listed, headers = self._server.get("/models", missing=f"{what} has no list of models. {HOW_TO_START}")
-        entries = listed.get("data") if isinstance(listed, dict) else listed
-        found = {str(entry["id"]): entry for entry in entries or []}
+        found, headers = self._listed()
         # Ollama's other door lists `m:latest` and answers to `m`.
         entry = found.get(self._name) or found.get(f"{self._name}:latest")
         if entry is None:
@@ -91,7 +122,102 @@ class OpenAICompatibleModel:
         # mlx_lm.server names no owner, and is Python's own HTTP server.
         plain = "mlx_lm" if "BaseHTTP" in headers.get("server", "") else ""
         self._kind = str(entry.get("owned_by") or plain)
+        if self._backend == "vllm" and self._kind != "vllm":
+            raise ModelMissing(
+                f"{what} is no vLLM: its models are owned by {one_line(self._kind or 'nobody')}. Name it as openai:NAME@URL."
+            )
         return told(what, found, entry, self._shown), headers
+
+    def _listed(self) -> tuple[dict[str, Any], Mapping[str, str]]:
+        """The server's models by name."""
+        listed, headers = self._server.get(
+            "/models", f"{self._server.what} has no list of models. {self._how}"
+        )
+        entries = listed.get("data") if isinstance(listed, dict) else listed
+        return {str(entry["id"]): entry for entry in entries or []}, headers
+
+    def _arrive(self) -> None:
+        """See to it that the server computes with the adapter: once, and again where it was away. Raises ModelError."""
+        if self._adapter is None:
+            return
+        with self._lock, self._server.typed_faults():
+            match self._kind:
+                case "vllm":
+                    self._load(self._adapter)
+                case "llamacpp":
+                    self._find(self._adapter)
+                case _:
+                    raise ModelUnfit(
+                        f"{self._server.what} takes no adapters that were trained here: vLLM does, and llama.cpp's server. Serve it with mlx:FOLDER."
+                    )
+            if self._in_force:
+                return
+            base = copy.copy(self)
+            base._adapter, base._carried = None, {}
+            otherwise = (
+                "Start the server with --lora-init-without-apply, so that base is base, and with the weights of the training, in F16 or F32."
+                if self._kind == "llamacpp"
+                else "Serve the weights of the training."
+            )
+            try:
+                said = self._adapter.compared(base.next_tokens, self.next_tokens, self._name, otherwise)
+            except BadInput as error:
+                raise ModelUnfit(str(error)) from error
+            self._adapter.say(f"{self._server.what} has the adapter {self._adapter.id}: {said}")
+            self._in_force = True
+
+    def _load(self, adapter: ServedAdapter) -> None:
+        """Under a name and from a folder that no other adapter has: vLLM keeps what it read by these two, whatever lies there now."""
+        what, name, folder = self._server.what, f"looper-{adapter.digest[:16]}", adapter.in_peft()
+        has = self._listed()[0].get(name)
+        if has is not None and has.get("root") != str(folder):
+            raise ModelMissing(
+                f"{what} has a model {name} from {one_line(str(has.get('root')))}, and the adapter is in {folder}. Unload it there."
+            )
+        if has is None:
+            self._in_force = False
+            body = {"lora_name": name, "lora_path": str(folder), "load_inplace": False}
+            try:
+                self._server.post("/load_lora_adapter", body, LOAD_S)
+            except (ModelFatal, ModelServerFault, RequestRefused) as error:
+                how = VLLM_LOADS.format(rank=adapter.rank)
+                raise ModelUnfit(
+                    f"{what} does not load the adapter {adapter.id} from {folder}: {str(error).removeprefix(what).lstrip(': ')}. {how}"
+                ) from error
+        self._carried = {"model": name}
+
+    def _find(self, adapter: ServedAdapter) -> None:
+        """Among those that llama.cpp's server was started with, by its file's name; that it is the same one is compared afterwards."""
+        held, _ = self._beside.get("/lora-adapters")
+        found = next((each for each in held if adapter.id in str(each["path"])), None)
+        if found is None:
+            names = one_line(", ".join(str(each["path"]) for each in held)) or "none"
+            raise ModelMissing(
+                f"{self._server.what} has no adapter {adapter.id} (it has: {names}). {LLAMA_CPP_HAS.format(id=adapter.id)}"
+            )
+        self._carried = {"lora": [{"id": found["id"], "scale": 1.0}]}
+
+    def next_tokens(self, text: str) -> Mapping[str, float]:
+        """As `MlxModel.next_tokens`, of vLLM or llama.cpp's server, which was asked before which model this is. Raises ModelError."""
+        with self._server.typed_faults():
+            if self._kind == "llamacpp":
+                body = {"prompt": text, "n_predict": 1, "n_probs": TOP, "temperature": 0.0, **self._carried}
+                told = json.loads(self._beside.post("/completion", body, LOAD_S))
+                return {
+                    each["token"]: each["logprob"]
+                    for each in told["completion_probabilities"][0]["top_logprobs"]
+                }
+            body = {
+                "model": self._name,
+                "prompt": text,
+                "max_tokens": 1,
+                "temperature": 0.0,
+                "logprobs": TOP,
+                **self._carried,
+            }
+            (choice,) = json.loads(self._server.post("/completions", body, LOAD_S))["choices"]
+            found: Mapping[str, float] = choice["logprobs"]["top_logprobs"][0]
+            return found
 
     def _shown(self, path: str) -> Mapping[str, Any]:
         """What the server shows beside its API, where it does. A fault is none of that: what is known of a model must not depend on it."""
@@ -105,7 +231,21 @@ class OpenAICompatibleModel:
         return estimated_tokens(*(text for _, text in messages))
 
     def reply(self, request: ChatRequest) -> Reply:
-        heard = self._heard_somehow(request)
+        if self._adapter and not self._in_force:
+            self._arrive()
+        try:
+            heard = self._heard_somehow(request)
+        except (ModelUnreachable, ModelReplyBroken, ModelServerFault):
+            # The server that comes back may be another one: vLLM forgets its adapters, and others can be started without.
+            self._in_force = False
+            raise
+        except ModelMissing:
+            if self._adapter is None:
+                raise
+            # It was started again while nobody asked.
+            self._in_force = False
+            self._arrive()
+            heard = self._heard_somehow(request)
         reply = heard.reply(self._server.what, f"server of {self._name}")
         self._counts.check(self._server.what, request, reply.usage.prompt_tokens)
         return reply
@@ -143,6 +283,7 @@ class OpenAICompatibleModel:
             "stream": True,
             "stream_options": {"include_usage": True},
             **{name: value for name, value in drawn.items() if name not in silent},
+            **self._carried,
         }
 
         def hear(event: dict[str, Any]) -> bool:
