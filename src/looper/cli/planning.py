@@ -30,7 +30,6 @@ from looper.records.training import AdapterRecord, TrainingSettings
 from looper.views.findings import counted, estimated_lines, unasked_lines
 from looper.views.forecast import discordance, measured, power_data, power_lines, time_data, time_lines
 
-
 LISTED = 5
 """So many repositories, or tasks, are named."""
 
