@@ -645,6 +645,7 @@ def test_p6_a_run_that_gathered_with_the_gold_patch_alone_can_be_trained_on(
     assert found.taken == len(examples) == 3 and all("experience_gold_1/" in each.source for each in examples)
     shown = ("train", "--show-mask", "--minimum-tasks")
     assert "unfinished" not in project.looper(*shown, "3").stderr, "its evaluation alone has not begun"
+    assert project.looper("train", "--show-mask").returncode == 0, "two are enough by its plan"
     # As where the run was stopped while it gathered.
     verdicts = project.run / "verdicts.jsonl"
     verdicts.write_bytes(b"".join(verdicts.read_bytes().splitlines(keepends=True)[:-1]))

@@ -1,4 +1,7 @@
-"""What `looper adapter list`, `looper adapter show` and `looper lineage` print."""
+"""What `looper adapter list`, `looper adapter show` and `looper lineage` print.
+
+An adapter is of a run where its records name it (`adapters_of`), or where it was trained by hand from it, which its card says.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 
