@@ -104,7 +104,13 @@ def problems(
     """Every problem of one input: place, key, what is wrong, what would be right. `data` is what was read; None where it is not at
     hand. `moved` gives the keys of the file for those of the input."""
     said: dict[Path, list[str]] = {}
+    wrong = [problem["loc"] for problem in error.errors()]
     for problem in error.errors():
+        # Of a list only the items that are right count.
+        if problem["type"] == "too_short" and any(
+            len(loc) > len(problem["loc"]) and loc[: len(problem["loc"])] == problem["loc"] for loc in wrong
+        ):
+            continue
         field, words = moved(_path(problem, data)), plain_words(problem, kind)
         if words not in said.setdefault(field, []):
             said[field].append(words)
