@@ -140,7 +140,7 @@ class RepositoryCampaign:
 
     def spawn(self, text: str, parent: int | None, source: Origin, request: str) -> Generation:
         state = self.state()
-        active = state.versions[-1].generation if state.versions else 0
+        active = state.active_generation or 0
         if parent not in (None, active):
             raise NotAllowed(
                 f"A candidate of a repository is made from the version that works, generation {active}, and not from {parent}."

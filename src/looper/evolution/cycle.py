@@ -208,7 +208,7 @@ def _invalid(campaign: Campaign, error: ProposalInvalid) -> None:
     state = ledger.state()
     number = state.next_number
     campaign.say(f"generation {number}: {error}")
-    parent = state.versions[-1].generation if state.versions else 0
+    parent = state.active_generation or 0
     proposal = Proposal("no contract", str(error), Origin.REFLECT, f"invalid proposal {number}", parent)
     move(
         ledger,

@@ -132,7 +132,7 @@ class Promoter:
 
     def _roll_back(self, number: int | None, cause: Cause = Cause.NONE, why: str = "") -> Moved:
         state = self.ledger.state()
-        current = state.versions[-1].generation if state.versions else 0
+        current = state.active_generation or 0
         number = current if number is None else number
         if not number:
             raise NotAllowed("Nothing was promoted yet, so there is nothing to roll back.")

@@ -28,7 +28,7 @@ class Prime:
 
     def propose(self, state: State) -> Proposal | None:
         contract, text = self.contract(state)
-        parent = state.versions[-1].generation if state.versions else 0
+        parent = state.active_generation or 0
         request = f"reflect {state.next_number} {content_hash(text)[:12]}"
         return Proposal(contract.title, text, Origin.REFLECT, request, parent)
 

@@ -199,7 +199,7 @@ def _friction(state: State) -> str:
 
 def _fitness(state: State) -> str:
     """Resolve rate decides; everything else is told beside it. Of sealed lanes only the outcome is known to anybody."""
-    active = state.versions[-1].generation if state.versions else 0
+    active = state.active_generation or 0
     found = state.generations.get(active)
     if found is None or "development" not in found.tested:
         return ""

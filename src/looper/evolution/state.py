@@ -98,6 +98,11 @@ class State:
     """By generation."""
 
     @property
+    def active_generation(self) -> int | None:
+        """0 for the version that the campaign began with; None before it has any."""
+        return self.versions[-1].generation if self.versions else None
+
+    @property
     def next_number(self) -> int:
         return max(self.generations, default=0) + 1
 

@@ -211,7 +211,7 @@ def _stats(state: State) -> dict[str, Any]:
         "total_generations": len(state.generations),
         "decided": state.decided,
         "active_version": state.active,
-        "active_generation": state.versions[-1].generation if state.versions else None,
+        "active_generation": state.active_generation,
         "tokens": {role.value: count for role, count in state.tokens.items()},
         "calls": state.calls,
         "cost_usd": state.cost_usd,

@@ -444,7 +444,7 @@ class Pages:
             ],
             outcome=outcome,
             tested_text=tested_text,
-            active=state.versions[-1].generation if state.versions else None,
+            active=state.active_generation,
         )
 
     def generation(self, request: Request) -> Response:
@@ -455,7 +455,7 @@ class Pages:
         found = state.generations.get(request.path_params["number"])
         if found is None:
             raise HTTPException(404, "There is no such generation.")
-        active = state.versions[-1].generation if state.versions else 0
+        active = state.active_generation or 0
         return page(
             request,
             "generation",

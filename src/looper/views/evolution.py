@@ -29,7 +29,7 @@ from looper.views.findings import EXPLORATORY, difference_text, share_text
 
 def tree_lines(state: State) -> Iterator[str]:
     """Every generation below its parent, with its end and what the gates saw; a star at the one that works."""
-    active = state.versions[-1].generation if state.versions else None
+    active = state.active_generation
 
     def below(parent: int, depth: int) -> Iterator[str]:
         for found in state.generations.values():
@@ -89,7 +89,7 @@ def described(state: State) -> dict[str, Any]:
             str(number): described_generation(found) for number, found in state.generations.items()
         },
         "active": state.active,
-        "active_generation": state.versions[-1].generation if state.versions else None,
+        "active_generation": state.active_generation,
         "decided": state.decided,
         "tested": dict(state.tested),
         "tokens": {role.value: count for role, count in state.tokens.items()},
