@@ -14,9 +14,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -24,6 +26,7 @@ from tests.fakes.backends import (
     OLLAMA,
     RECORDINGS,
     SERVERS,
+    VLLM,
     WAYS,
     Backend,
     Recording,
@@ -31,14 +34,20 @@ from tests.fakes.backends import (
     RunningOllama,
     Wire,
     client,
+    llama_cpp_with,
 )
 from tests.fakes.gguf_file import nano as nano_gguf
 from tests.fakes.scripted_http import Answer, ScriptedServer, whole
 
-from looper.edges.models.mlx import MlxModel, nano_folder
+from looper.cli.settings import Settings, settings
+from looper.cli.wiring import export_adapter, served_adapter
+from looper.edges.models.arrival import Arrival, NextTokens, ServedAdapter, arrived
+from looper.edges.models.mlx import MlxModel, folder_digest, nano_folder
 from looper.edges.models.ollama_adapters import register
+from looper.edges.models.openai_compatible import OpenAICompatibleModel
 from looper.edges.models.retrying import RetryingModel, RetryPolicy
 from looper.edges.trainers.mlx import MlxTrainer
+from looper.edges.trainers.peft import PEFT_WEIGHTS
 from looper.errors import (
     BadInput,
     ContextOverflow,
@@ -331,49 +340,190 @@ def test_a_server_that_was_killed_and_comes_back_costs_waiting(
     assert after.text == first.text and after.retries and told and model.identity() == before
 
 
+@dataclass
+class Taught:
+    """Nano, two adapters that were trained on it here, of which one changes nothing, and where they lie."""
+
+    base: MlxModel
+    trainer: MlxTrainer
+    settings: Settings
+    zero: AdapterRecord
+    trained: AdapterRecord
+
+    @classmethod
+    def below(cls, place: Path, *, as_gguf: bool) -> Self:
+        """`as_gguf`: its words are split as llama.cpp splits those of `tests.fakes.gguf_file.nano`."""
+        from tests.edges.test_trainer import SETTINGS, experience, request_for
+
+        folder, name = nano_folder(), "nano"
+        if as_gguf:
+            folder = place / "nano"
+            name = str(folder)
+            shutil.copytree(nano_folder(), folder)
+            words = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+            words["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+            (folder / "tokenizer.json").write_text(json.dumps(words), "utf-8")
+        known = replace(settings(), state=place)
+        base, trainer = MlxModel(folder, name=name, context_tokens=512), MlxTrainer(folder, known.adapters)
+        brief = {"settings": SETTINGS.model_copy(update={"iterations": 2}), "examples": experience(2)}
+        zero, trained = (
+            trainer.train(request_for(base, make=make, **brief)) for make in (Make.ZERO, Make.TRAINED)
+        )
+        return cls(base, trainer, known, zero, trained)
+
+
+def figures(said: str) -> tuple[float, ...]:
+    """In nats: how far the server is from MLX with the adapter, and without; and how far the adapter moves."""
+    near, plain, moved = map(float, re.findall(r"\d+\.\d+", said.partition("log probabilities")[2]))
+    return near, plain, moved
+
+
+@contextmanager
+def holding(
+    server: str, taught: Taught, started: Callable[[str], tuple[Running, Recording]], place: Path
+) -> Iterator[tuple[Running, Path]]:
+    """A server with nano, and where it reads the trained adapter from."""
+    if server == VLLM:
+        served = served_adapter(taught.trained.id, taught.settings, print)
+        yield started(VLLM)[0], served.in_peft() / PEFT_WEIGHTS
+        return
+    nano_gguf(place / "nano.gguf")
+    files = [place / f"{card.id}.gguf" for card in (taught.zero, taught.trained)]
+    for card, file in zip((taught.zero, taught.trained), files, strict=True):
+        export_adapter(card.id, file, True, taught.settings)
+    running = llama_cpp_with(place / "nano.gguf", 512, adapters=files)
+    if isinstance(running, str):
+        pytest.skip(running)
+    running.restart()
+    yield running, files[1]
+    running.kill()
+
+
+@pytest.mark.parametrize("server", [VLLM, "llama.cpp"])
+def test_adapters_arrive_on_a_server_as_they_are_and_leave_its_base_alone(
+    started: Callable[[str], tuple[Running, Recording]], tmp_path: Path, server: str
+) -> None:
+    """As an arm has them, and again after each start of the server."""
+    taught = Taught.below(tmp_path, as_gguf=server != VLLM)
+    with holding(server, taught, started, tmp_path) as (running, file), closing(taught.base):
+        model, told = client(server, running.model, f"http://127.0.0.1:{running.port}"), list[str]()
+        identity, reply = model.identity(), model.reply(request())
+        assert isinstance(model, OpenAICompatibleModel)
+        zero, trained = (
+            model.with_adapter(served_adapter(card.id, taught.settings, told.append))
+            for card in (taught.zero, taught.trained)
+        )
+        for card, carrying in ((taught.zero, zero), (taught.trained, trained)):
+            found = carrying.identity()
+            assert found.digest == identity.digest, "all arms are on one server"
+            assert found.adapter == folder_digest(taught.trainer.folder(card.id))
+        assert told[0].endswith(
+            "the adapter moves none of them by more than 0.000, so that it is in force cannot be told"
+        )
+        near, plain, moved = figures(told[1])
+        assert max(near, plain) < 0.001 < 0.3 < moved, told
+        changed = trained.reply(request())
+        assert zero.reply(request()).text == reply.text == model.reply(request()).text
+        trained.identity()
+        assert len(told) == 2, "what stands is not compared again"
+        running.restart()
+        assert trained.reply(request()).text == changed.text
+        trained.identity()
+        # Another adapter at the same place, which a server reads when it is started again.
+        whole = file.read_bytes()
+        file.write_bytes(stale(file))
+        running.restart()
+        with pytest.raises(
+            ModelUnfit, match="does not compute with the adapter what it was trained to"
+        ) as caught:
+            trained.identity()
+        assert "\n" not in str(caught.value)
+        file.write_bytes(whole)
+
+
+def stale(file: Path) -> bytes:
+    """An adapter's file with other weights of the same shapes."""
+    if file.suffix != ".gguf":
+        from safetensors.numpy import load_file, save
+
+        return save({name: -array if "lora_B" in name else array for name, array in load_file(file).items()})
+    import gguf
+
+    data = bytearray(file.read_bytes())
+    for tensor in gguf.GGUFReader(file).tensors:
+        if tensor.name.endswith("lora_b"):
+            begin, end = tensor.data_offset, tensor.data_offset + tensor.n_bytes
+            data[begin:end] = (-tensor.data).tobytes()
+    return bytes(data)
+
+
+@pytest.mark.parametrize("server", [VLLM, "llama.cpp"])
+def test_an_adapter_that_is_not_there_or_belongs_elsewhere_is_said_in_one_line(
+    started: Callable[[str], tuple[Running, Recording]], tmp_path: Path, server: str
+) -> None:
+    taught = Taught.below(tmp_path, as_gguf=server != VLLM)
+    with holding(server, taught, started, tmp_path) as (running, _), closing(taught.base):
+        model = client(server, running.model, f"http://127.0.0.1:{running.port}")
+        assert isinstance(model, OpenAICompatibleModel)
+        served = served_adapter(taught.trained.id, taught.settings, print)
+
+        def refused(adapter: ServedAdapter) -> str:
+            with pytest.raises((ModelMissing, ModelUnfit)) as caught:
+                model.with_adapter(adapter).identity()
+            assert "\n" not in str(caught.value) and not caught.value.retryable
+            return str(caught.value)
+
+        if server == VLLM:
+            nowhere = refused(replace(served, digest="1" * 64, in_peft=lambda: tmp_path / "none"))
+            assert f"No adapter found for {tmp_path / 'none'}. Start vLLM with" in nowhere
+        else:
+            said = refused(replace(served, id="1" * 16))
+            assert f"has no adapter {'1' * 16} (it has: " in said and "looper adapter export 1111" in said
+        other = MlxModel(nano_folder("small"), name="nano small", context_tokens=512)
+        with closing(other):
+
+            def elsewhere(base: NextTokens, adapted: NextTokens, name: str, *how: str) -> Arrival:
+                folder = taught.trainer.folder(taught.trained.id)
+                return arrived(base, adapted, other, folder, served=name, otherwise=how[0])
+
+            said = refused(replace(served, compared=elsewhere))
+        assert f"{running.model} is not the model that the adapter was trained on" in said
+
+
 def test_an_adapter_arrives_on_ollama_as_it_is_and_leaves_its_base_alone(
-    started: Callable[[str], tuple[Running, Recording]],
+    started: Callable[[str], tuple[Running, Recording]], tmp_path: Path
 ) -> None:
     """Of nano, whose words are split here as they are there."""
     running, _ = started(OLLAMA)
     assert isinstance(running, RunningOllama)
-    from tests.edges.test_trainer import SETTINGS, experience, request_for
-
-    folder = running.folder / "nano"
-    shutil.copytree(nano_folder(), folder)
-    words = json.loads((folder / "tokenizer.json").read_text("utf-8"))
-    words["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-    (folder / "tokenizer.json").write_text(json.dumps(words), "utf-8")
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    base, url = MlxModel(folder, name="nano", context_tokens=512), f"http://127.0.0.1:{running.port}"
-    trainer = MlxTrainer(folder, running.folder / "adapters")
-    brief = {"settings": SETTINGS.model_copy(update={"iterations": 2}), "examples": experience(2)}
-    zero, trained = (
-        trainer.train(request_for(base, make=make, **brief)) for make in (Make.ZERO, Make.TRAINED)
+    taught = Taught.below(tmp_path, as_gguf=True)
+    config, url = (
+        json.loads((tmp_path / "nano" / "config.json").read_text("utf-8")),
+        f"http://127.0.0.1:{running.port}",
     )
 
     def registered(adapter: AdapterRecord, name: str, on: str = "nano") -> str:
-        return register(trainer.folder(adapter.id), adapter, config, on, name, url, base)
+        return register(taught.trainer.folder(adapter.id), adapter, config, on, name, url, taught.base)
 
-    said = registered(zero, "zero")
+    said = registered(taught.zero, "zero")
     assert said.endswith(
         "the adapter moves none of them by more than 0.000, so that it is in force cannot be told"
     )
-    said = registered(trained, "trained")
-    near, plain, moved = map(float, re.findall(r"\d+\.\d+", said))
+    said = registered(taught.trained, "trained")
+    near, plain, moved = figures(said)
     assert max(near, plain) < 0.03 < 0.3 < moved, said
     running.restart()
     with pytest.raises(BadInput, match="has a model trained already"):
-        registered(trained, "trained")
+        registered(taught.trained, "trained")
     # What Ollama makes of safetensors whose tokenizer it does not know.
     nano_gguf(running.folder / "other.gguf", "default")
     running.make("other")
     with pytest.raises(
         BadInput, match="other is not the model .* splits texts into words by the rule `default`"
     ):
-        registered(trained, "mine", "other")
+        registered(taught.trained, "mine", "other")
     assert "mine" not in httpx.get(f"{url}/api/tags").text
-    base.close()
+    taught.base.close()
 
 
 @pytest.mark.parametrize(

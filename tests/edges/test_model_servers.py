@@ -85,8 +85,10 @@ class Client:
         match self.name:
             case "ollama":
                 return OllamaModel("m", base_url=url, context_tokens=2048, timeouts=PATIENCE)
-            case "openai":
-                return OpenAICompatibleModel("m", "", base_url=url, context_tokens=2048, timeouts=PATIENCE)
+            case "openai" | "vllm" as backend:
+                return OpenAICompatibleModel(
+                    "m", "", base_url=url, context_tokens=2048, backend=backend, timeouts=PATIENCE
+                )
             case "anthropic":
                 return AnthropicModel("m", "a key", base_url=url, context_tokens=2048, timeouts=PATIENCE)
             case _:
@@ -102,7 +104,7 @@ class Client:
                     ).encode()
                     + b"\n"
                 )
-            case "openai":
+            case "openai" | "vllm":
                 return self._event({"choices": [{"delta": {"content": text}, "finish_reason": None}]})
             case _:
                 return self._event(
@@ -121,7 +123,7 @@ class Client:
                 return (
                     json.dumps({**last, "prompt_eval_count": prompt_tokens, "eval_count": 5}).encode() + b"\n"
                 )
-            case "openai":
+            case "openai" | "vllm":
                 usage = {"prompt_tokens": prompt_tokens, "completion_tokens": 5}
                 return (
                     self._event({"choices": [{"delta": {}, "finish_reason": reason}]})
@@ -416,6 +418,7 @@ IDENTITIES: dict[str, Callable[[str], dict[str, dict[str, Any]]]] = {
         "/api/version": {"version": "0.9.9"},
     },
     "openai": lambda which: {"/models": {"data": [{"id": "m", "owned_by": which}]}},
+    "vllm": lambda which: {"/v1/models": {"data": [{"id": "m", "owned_by": "vllm", "root": which}]}},
     "anthropic": lambda which: {"/v1/models/m": {"id": "m", "created_at": which}},
 }
 """What the server of each client says of its model, by path."""

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -304,9 +304,15 @@ class Running:
 
 LLAMA_CPP = """
 import sys, time
-from xllamacpp import CommonParams, Server
+from xllamacpp import CommonAdapterLoraInfo, CommonParams, Server, ggml_type, llama_flash_attn_type
+OFF, F32 = llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED, ggml_type.GGML_TYPE_F32
 params = CommonParams()
-params.model.path, params.port, params.n_ctx, params.warmup = sys.argv[1], *map(int, sys.argv[2:]), False
+params.model.path, params.port, params.n_ctx, params.warmup = sys.argv[1], *map(int, sys.argv[2:4]), False
+params.lora_adapters = [CommonAdapterLoraInfo(path, 0.0) for path in sys.argv[4:]]
+if sys.argv[4:]:
+    # In 16 bits what was read moves nano's log probabilities by up to 0.05.
+    params.flash_attn_type, params.cache_type_k, params.cache_type_v = OFF, F32, F32
+    params.cache_ram_mib = 0
 params.model_alias, params.n_parallel = {"m"}, 2
 params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
 server = Server(params)
@@ -331,14 +337,14 @@ def llama_cpp(folder: Path, to_record: bool) -> Running | str:
     return llama_cpp_with(file, 512, file.name if to_record else str(file))
 
 
-def llama_cpp_with(file: Path, window: int, named: str = "") -> Running | str:
-    """Serves a GGUF file to two requests at a time, with a window of so many tokens for each."""
+def llama_cpp_with(file: Path, window: int, named: str = "", adapters: Sequence[Path] = ()) -> Running | str:
+    """Serves a GGUF file to two requests at a time, with a window of so many tokens for each; and adapters, where a request names them."""
     # An interpreter whose environment has the package.
     python = os.environ.get("LOOPER_TEST_LLAMACPP", sys.executable)
     if subprocess.run([python, "-c", "import xllamacpp"], stderr=subprocess.DEVNULL).returncode != 0:
         return "xllamacpp is not installed"
     argv = [python, "-c", LLAMA_CPP, named or str(file)]
-    return Running("m", lambda port: [*argv, port, str(2 * window)], file.parent)
+    return Running("m", lambda port: [*argv, port, str(2 * window), *map(str, adapters)], file.parent)
 
 
 def mlx_lm_server(folder: Path, to_record: bool) -> Running | str:

@@ -124,7 +124,7 @@ def run(
     model: Annotated[
         str | None,
         typer.Option(
-            help="In place of the profile's: nano, ollama:NAME, mlx:FOLDER or mlx:NAME (looper model), openai:NAME@URL."
+            help="In place of the profile's: nano, ollama:NAME, mlx:FOLDER or mlx:NAME (looper model), openai:NAME@URL, vllm:NAME@URL."
         ),
     ] = None,
     arm: Annotated[list[str] | None, typer.Option(help="Only this arm's cells; can be repeated.")] = None,

@@ -52,7 +52,7 @@ from looper.edges.labs import LabProcess as LabProcess
 from looper.edges.labs import end_group as end_group
 from looper.edges.machine import awake, inference_lock
 from looper.edges.models.anthropic import AnthropicModel
-from looper.edges.models.arrival import NextTokens, ServedAdapter, arrived
+from looper.edges.models.arrival import Arrival, NextTokens, ServedAdapter, arrived
 from looper.edges.models.digests import FileDigests
 from looper.edges.models.flights import RequestsInFlight
 from looper.edges.models.kept import add_model as add_model
@@ -489,9 +489,9 @@ def served_adapter(adapter: str, settings: Settings, say: Callable[[str], None])
                     (Path(work) / "made").rename(place)
         return place.resolve()
 
-    def compared(base: NextTokens, adapted: NextTokens, served: str, otherwise: str) -> str:
+    def compared(base: NextTokens, adapted: NextTokens, served: str, otherwise: str, cached: str) -> Arrival:
         with contextlib.closing(base_of(card, settings)) as model:
-            return arrived(base, adapted, model, folder, served=served, otherwise=otherwise)
+            return arrived(base, adapted, model, folder, served=served, otherwise=otherwise, cached=cached)
 
     return ServedAdapter(card.id, card.rank, digest, in_peft, compared, say)
 

@@ -40,9 +40,24 @@ class ServedAdapter:
     """Content hash of its folder here: what MLX says of a model that carries it."""
     in_peft: Callable[[], Path]
     """Makes it in PEFT's layout. The folder's path holds the digest: at it lies never another adapter."""
-    compared: Callable[[NextTokens, NextTokens, str, str], str]
-    """`arrived` for base, adapted, `served` and `otherwise`."""
+    compared: Callable[[NextTokens, NextTokens, str, str, str], "Arrival"]
+    """`arrived` for base, adapted, `served`, `otherwise` and `cached`."""
     say: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """An adapter that was seen to be in force on a server."""
+
+    said: str
+    text: str
+    """Among those that were asked about the one after which the adapter moves most."""
+    tokens: Mapping[str, float]
+    """What the server says after it with the adapter."""
+
+    def holds(self, adapted: NextTokens) -> bool:
+        """Whether the server still says so: one that was started again, or has slept, may have another adapter or none."""
+        return apart(self.tokens, adapted(self.text)) <= APART
 
 
 def arrived(
@@ -53,45 +68,55 @@ def arrived(
     *,
     served: str,
     otherwise: str,
-) -> str:
-    """How near a server's model is to `model`, and how near both are with the adapter in `folder`, which was trained on `model`.
+    cached: str = "",
+) -> Arrival:
+    """How near a server's model is to `model`, and how near both are with the adapter in `folder`, which was trained on `model`; after which
+    text it moves most, and what the server says there.
 
-    `served` names the server's model, `otherwise` is said where it is another one. Raises BadInput where it is another model than that of the
-    training, or the adapter is not in force as it is.
+    `served` names the server's model, `otherwise` is said where it is another one, `cached` where its cache may mix both. Raises BadInput where it
+    is another model than that of the training, the adapter is not in force as it is, or base is not left alone.
     """
-    treated_model = model.with_adapter(folder)
-    noise = plain = treated = moved = 0.0
-    compared = 0
-    for text in TEXTS:
-        theirs, theirs_adapted = base(text), adapted(text)
-        if not theirs or not theirs_adapted:
-            continue
-        compared += 1
-        ours, ours_adapted = model.next_tokens(text), treated_model.next_tokens(text)
-        noise = max(noise, apart(theirs, base(text)))
-        plain = max(plain, apart(theirs, ours))
-        treated = max(treated, apart(theirs_adapted, ours_adapted))
-        moved = max(moved, apart(dict(list(ours.items())[:TOP]), ours_adapted))
-    if not compared:
-        return (
-            "not compared with MLX, since the server told no log probabilities: Ollama 0.24 does, but of the word that ends a reply, "
-            "which a model may say at once"
-        )
+    theirs, ours = ({text: of(text) for text in TEXTS} for of in (base, model.next_tokens))
+    told = [text for text in TEXTS if theirs[text]]
+    noise = max((apart(theirs[text], base(text)) for text in told), default=0.0)
+    plain = max((apart(theirs[text], ours[text]) for text in told), default=0.0)
     most = APART + noise
     if plain > most:
         raise BadInput(
             f"{served} is not the model that the adapter was trained on: log probabilities of next tokens are up to {plain:.3f} nats from "
             f"those of {model.identity().name}, where {most:.3f} is allowed. {otherwise}"
         )
+    theirs_adapted = {text: found for text in told if (found := adapted(text))}
+    if not theirs_adapted:
+        said = (
+            "not compared with MLX, since the server told no log probabilities: Ollama 0.24 does, but of the word that ends a reply, "
+            "which a model may say at once"
+        )
+        return Arrival(said, "", {})
+    carrying = model.with_adapter(folder)
+    ours_adapted = {text: carrying.next_tokens(text) for text in theirs_adapted}
+    treated = max(apart(theirs_adapted[text], ours_adapted[text]) for text in theirs_adapted)
     if treated > most:
         raise BadInput(
             f"The server does not compute with the adapter what it was trained to: log probabilities of next tokens are up to "
-            f"{treated:.3f} nats from MLX's, where {most:.3f} is allowed and the base's are within {plain:.3f}. Serve the adapter with mlx:FOLDER."
+            f"{treated:.3f} nats from MLX's, where {most:.3f} is allowed and the base's are within {plain:.3f}. "
+            f"{cached or 'Serve the adapter with mlx:FOLDER.'}"
         )
+    changed = max(apart(theirs[text], base(text)) for text in theirs_adapted)
+    if changed > most:
+        raise BadInput(
+            f"{served} says something else once the adapter was asked: log probabilities of next tokens are up to {changed:.3f} nats from those "
+            f"before, where {most:.3f} is allowed. {cached or 'Serve the adapter with mlx:FOLDER.'}"
+        )
+    moves = {text: apart(dict(list(ours[text].items())[:TOP]), found) for text, found in ours_adapted.items()}
+    furthest = max(moves, key=moves.__getitem__)
+    moved = moves[furthest]
     said = f"log probabilities of next tokens are within {treated:.3f} nats of MLX's with the adapter, {plain:.3f} without"
     if moved <= most + plain:
-        return f"{said}; the adapter moves none of them by more than {moved:.3f}, so that it is in force cannot be told"
-    return f"{said}; the adapter moves them by up to {moved:.2f}"
+        said += f"; the adapter moves none of them by more than {moved:.3f}, so that it is in force cannot be told"
+    else:
+        said += f"; the adapter moves them by up to {moved:.2f}"
+    return Arrival(said, furthest, theirs_adapted[furthest])
 
 
 def apart(some: Mapping[str, float], others: Mapping[str, float]) -> float:

@@ -89,7 +89,7 @@ def register(
                 folder,
                 served=base,
                 otherwise=WRITTEN_DEFAULT if splits_as_if_unknown(shown) else FROM_THE_SAME,
-            )
+            ).said
         except BaseException:
             # What went wrong comes first, also where the server is gone by now; the name is then taken.
             with contextlib.suppress(Exception):

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence, Set
 from typing import Any, Self
 
-from looper.edges.models.arrival import TOP, ServedAdapter
+from looper.edges.models.arrival import TOP, Arrival, ServedAdapter
 from looper.edges.models.digests import FileDigests
 from looper.edges.models.heard import Counts, ReplyBuilder
 from looper.edges.models.http import Server, Timeouts
@@ -39,7 +39,10 @@ HOW_TO_START = "Start the server, or correct the address in the profile ({backen
 LOAD_S = 300.0
 """For a server to load an adapter, and to say one token."""
 VLLM_LOADS = "Start vLLM with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 and --enable-lora --max-lora-rank {rank}, where the folder can be read."
-LLAMA_CPP_HAS = "Write it with `looper adapter export {id} {id}.gguf --gguf`, and start llama-server with --lora {id}.gguf --lora-init-without-apply."
+VLLM_BASE = "Serve the weights of the training."
+LLAMA_CPP_HAS = "Write it with `looper adapter export {id} {id}.gguf --gguf`, and start llama-server with --lora-scaled {id}.gguf:0 --cache-ram 0."
+LLAMA_CPP_BASE = "Start llama-server with --lora-scaled FILE:0, so that only who asks for the adapter has it, and with the weights of the training, in F16 or F32."
+LLAMA_CPP_CACHE = "Start llama-server with --cache-ram 0: what it keeps in memory of prompts that base has read it gives to the adapter too."
 OTHER_LIMIT = "max_completion_tokens"
 """What the limit of a reply is called where models that think first refuse `max_tokens`."""
 
@@ -78,8 +81,9 @@ class OpenAICompatibleModel:
         self._adapter: ServedAdapter | None = None
         self._carried: Mapping[str, Any] = {}
         """What requests say so that the adapter is in force."""
-        self._in_force, self._lock = False, threading.Lock()
-        """Whether the server, as it runs now, was seen to compute with the adapter."""
+        self._arrival: Arrival | None = None
+        """How it was seen to be, since the server was last away."""
+        self._lock = threading.Lock()
 
     def with_adapter(self, adapter: ServedAdapter) -> Self:
         """The same model with an adapter, which is loaded where the server takes that, and compared with MLX's before anything is asked."""
@@ -137,37 +141,39 @@ class OpenAICompatibleModel:
         return {str(entry["id"]): entry for entry in entries or []}, headers
 
     def _arrive(self) -> None:
-        """See to it that the server computes with the adapter: once, and again where it was away. Raises ModelError."""
+        """See to it that the server computes with the adapter. It is asked each time, for one that was started again may hold another adapter, or
+        none. Raises ModelError."""
         if self._adapter is None:
             return
         with self._lock, self._server.typed_faults():
             match self._kind:
                 case "vllm":
-                    self._load(self._adapter)
+                    carried = self._loaded(self._adapter)
                 case "llamacpp":
-                    self._find(self._adapter)
+                    carried = self._found(self._adapter)
                 case _:
                     raise ModelUnfit(
                         f"{self._server.what} takes no adapters that were trained here: vLLM does, and llama.cpp's server. Serve it with mlx:FOLDER."
                     )
-            if self._in_force:
+            if carried == self._carried and self._arrival and self._arrival.holds(self.next_tokens):
                 return
+            self._carried, self._arrival = carried, None
             base = copy.copy(self)
             base._adapter, base._carried = None, {}
-            otherwise = (
-                "Start the server with --lora-init-without-apply, so that base is base, and with the weights of the training, in F16 or F32."
-                if self._kind == "llamacpp"
-                else "Serve the weights of the training."
-            )
+            how = (LLAMA_CPP_BASE, LLAMA_CPP_CACHE) if self._kind == "llamacpp" else (VLLM_BASE, "")
             try:
-                said = self._adapter.compared(base.next_tokens, self.next_tokens, self._name, otherwise)
+                found = self._adapter.compared(base.next_tokens, self.next_tokens, self._name, *how)
             except BadInput as error:
                 raise ModelUnfit(str(error)) from error
-            self._adapter.say(f"{self._server.what} has the adapter {self._adapter.id}: {said}")
-            self._in_force = True
+            self._adapter.say(f"{self._server.what} has the adapter {self._adapter.id}: {found.said}")
+            self._arrival = found
 
-    def _load(self, adapter: ServedAdapter) -> None:
-        """Under a name and from a folder that no other adapter has: vLLM keeps what it read by these two, whatever lies there now."""
+    def _loaded(self, adapter: ServedAdapter) -> Mapping[str, Any]:
+        """What requests say so that vLLM answers with the adapter.
+
+        It is loaded under a name and from a folder that no other adapter has: vLLM keeps what it has read by these two, whatever lies there
+        now.
+        """
         what, name, folder = self._server.what, f"looper-{adapter.digest[:16]}", adapter.in_peft()
         has = self._listed()[0].get(name)
         if has is not None and has.get("root") != str(folder):
@@ -175,7 +181,7 @@ class OpenAICompatibleModel:
                 f"{what} has a model {name} from {one_line(str(has.get('root')))}, and the adapter is in {folder}. Unload it there."
             )
         if has is None:
-            self._in_force = False
+            self._arrival = None
             body = {"lora_name": name, "lora_path": str(folder), "load_inplace": False}
             try:
                 self._server.post("/load_lora_adapter", body, LOAD_S)
@@ -184,10 +190,10 @@ class OpenAICompatibleModel:
                 raise ModelUnfit(
                     f"{what} does not load the adapter {adapter.id} from {folder}: {str(error).removeprefix(what).lstrip(': ')}. {how}"
                 ) from error
-        self._carried = {"model": name}
+        return {"model": name}
 
-    def _find(self, adapter: ServedAdapter) -> None:
-        """Among those that llama.cpp's server was started with, by its file's name; that it is the same one is compared afterwards."""
+    def _found(self, adapter: ServedAdapter) -> Mapping[str, Any]:
+        """The same of llama.cpp's server: among those that it was started with, by its file's name. That it is the same one is compared afterwards."""
         held, _ = self._beside.get("/lora-adapters")
         found = next((each for each in held if adapter.id in str(each["path"])), None)
         if found is None:
@@ -195,7 +201,7 @@ class OpenAICompatibleModel:
             raise ModelMissing(
                 f"{self._server.what} has no adapter {adapter.id} (it has: {names}). {LLAMA_CPP_HAS.format(id=adapter.id)}"
             )
-        self._carried = {"lora": [{"id": found["id"], "scale": 1.0}]}
+        return {"lora": [{"id": found["id"], "scale": 1.0}]}
 
     def next_tokens(self, text: str) -> Mapping[str, float]:
         """As `MlxModel.next_tokens`, of vLLM or llama.cpp's server, which was asked before which model this is. Raises ModelError."""
@@ -231,19 +237,19 @@ class OpenAICompatibleModel:
         return estimated_tokens(*(text for _, text in messages))
 
     def reply(self, request: ChatRequest) -> Reply:
-        if self._adapter and not self._in_force:
+        if self._adapter and not self._arrival:
             self._arrive()
         try:
             heard = self._heard_somehow(request)
         except (ModelUnreachable, ModelReplyBroken, ModelServerFault):
             # The server that comes back may be another one: vLLM forgets its adapters, and others can be started without.
-            self._in_force = False
+            self._arrival = None
             raise
         except ModelMissing:
             if self._adapter is None:
                 raise
             # It was started again while nobody asked.
-            self._in_force = False
+            self._arrival = None
             self._arrive()
             heard = self._heard_somehow(request)
         reply = heard.reply(self._server.what, f"server of {self._name}")
