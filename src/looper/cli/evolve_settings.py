@@ -35,7 +35,7 @@ class EvolveSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, validate_default=True)
 
-    prime: str = Field("", description="model that proposes: anthropic:NAME, openai:NAME, ollama:NAME")
+    prime: str = Field("", description="model that proposes, as --model of looper run has it")
     prime_endpoint: str = Field("", description="its server; empty for the provider's own")
     prime_key: SecretStr = Field(SecretStr(""), description="its key; else the provider's variable")
     prime_price: str = Field("", description="US dollars for a million tokens, PROMPT/COMPLETION")

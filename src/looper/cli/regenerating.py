@@ -7,7 +7,7 @@ from pathlib import Path
 
 from looper.cli.progress import Waits
 from looper.cli.settings import Settings
-from looper.cli.wiring import copied, harness_environment, role_model, sandbox_named, stoppable
+from looper.cli.wiring import copied, harness_environment, role_model, sandbox_named, stoppable, with_roles
 from looper.errors import BadInput, Cancelled
 from looper.evolution.genome import parse_genome, read_acceptance
 from looper.evolution.regenerate import (
@@ -67,9 +67,7 @@ def regenerate(
             f"--generations {ENOUGH}, or say that it is a --pilot."
         )
     if not options.models:
-        raise BadInput(
-            "No model is named. Name one or several: --model anthropic:NAME, ollama:NAME@URL, openai:NAME@URL."
-        )
+        raise BadInput(f"No model is named. Name one or several with --model: {with_roles()}.")
     options.folder.mkdir(parents=True, exist_ok=True)
     lock = RunLock(options.folder, "regeneration")
     writers: list[ProgramWriter] = []

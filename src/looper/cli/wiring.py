@@ -785,16 +785,18 @@ def versions(root: Path) -> Versions:
     return VersionFolders(root)
 
 
+def with_roles() -> str:
+    """The forms of models that write programs."""
+    return ", ".join(f"{name}:NAME" for name, traits in BACKENDS.items() if traits.has_roles and traits.reads)
+
+
 def role_model(
     spec: ModelSpec, key: str, context_tokens: int, deadline_s: float, tell: Callable[[str, float], None]
 ) -> ChatModel:
     """A model for one role, asked again after faults that can pass, and `tell` hears of each wait. Raises BadInput."""
     if not BACKENDS[spec.backend].has_roles:
-        there = ", ".join(
-            f"{name}:NAME" for name, traits in BACKENDS.items() if traits.has_roles and traits.reads
-        )
         raise BadInput(
-            f"{spec.backend} writes no programs. Use a model of another kind for the roles of evolve: {there}."
+            f"{spec.backend} writes no programs. Use a model of another kind for the roles of evolve: {with_roles()}."
         )
     inner = answering(spec, key, context_tokens)
     return RetryingModel(inner, RetryPolicy(deadline_s=deadline_s), tell=tell)
