@@ -142,7 +142,7 @@ def _openhands_model(row: Mapping[str, Any]) -> str:
 
 def _mapping(found: Any, path: Path, line: int | None = None) -> Mapping[str, Any]:
     if isinstance(found, ValueError):
-        raise BadInput(f"{path}, line {line}: {found}.") from found
+        raise BadInput(f"{path}, line {line}: {found}. {FIX}") from found
     if not isinstance(found, dict):
         raise BadInput(
             f"{path}{f', line {line}' if line else ''}: an object is wanted, not {type(found).__name__}."
