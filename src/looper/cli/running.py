@@ -53,7 +53,7 @@ def dry_run(options: RunOptions, settings: Settings) -> Iterator[str]:
     prepared = prepare(plan, settings)
     refuse_impossible(prepared, written, options.overrides, settings, options.arms)
     adapters_that_fit(prepared, written, settings)
-    yield from _about(prepared, options.overrides, settings)
+    yield from _about(prepared, options.overrides)
     seeds = len(plan.seeds)
     schedule = prepared.schedule(options.arms)
     arms = len({cell.arm for lane in schedule for cell in lane})
@@ -102,7 +102,7 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
             manifest = manifest_of(prepared, site, models, options.arms, options.overrides)
         # What is named wrongly is said before all else, and before anybody waits for the machine.
         cluster = stack.enter_context(cluster_of(options.engine))
-        for line in _about(prepared, options.overrides, settings):
+        for line in _about(prepared, options.overrides):
             say(line)
         for source, share in manifest.drift.items():
             say(
@@ -207,7 +207,7 @@ def _as_begun(manifest: RunManifest, options: RunOptions, runs: Path) -> RunMani
     return same[-1] if same else manifest
 
 
-def _about(prepared: PreparedPlan, overrides: Sequence[Override], settings: Settings) -> Iterator[str]:
+def _about(prepared: PreparedPlan, overrides: Sequence[Override]) -> Iterator[str]:
     """What somebody who waits for the run should know of it before."""
     yield from (f"not run, {line}" for line in prepared.unserved)
     yield from _about_eligibility(prepared)

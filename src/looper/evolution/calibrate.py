@@ -109,13 +109,13 @@ def _rate(outcomes: Outcomes) -> float:
     return sum(outcomes.values()) / len(outcomes)
 
 
-def calibrated(drawn: Drawn, rule: BenchmarkRule, campaigns: int, seed: int = 0) -> Iterator[Calibrated]:
+def calibrated(drawn: Drawn, rule: BenchmarkRule, campaigns: int) -> Iterator[Calibrated]:
     """Each gate over the same campaigns. A campaign ends when it has tested as many challengers as the rule allows."""
     for name, make in gates(rule).items():
         with_promotion = promotions = 0
         for number in range(campaigns):
             # Of text, so that every gate sees the same draws and one more gate changes none.
-            rng = random.Random(f"{seed}/{number}")
+            rng = random.Random(f"0/{number}")
             decide = make()
             found = sum(decide(challenge(drawn, rng)) for _ in range(rule.challengers))
             promotions += found

@@ -52,11 +52,11 @@ def review(model: ChatModel, contract: Contract, diff: str, say: Callable[[str],
     return together(contract, found)
 
 
-def chunks(diff: str, limit: int = CHUNK_CHARS) -> Iterator[str]:
+def chunks(diff: str) -> Iterator[str]:
     """All of a diff, in pieces that end with a line where lines are short enough."""
     begin = 0
     while begin < len(diff):
-        end = min(len(diff), begin + limit)
+        end = min(len(diff), begin + CHUNK_CHARS)
         if end < len(diff):
             line = diff.rfind("\n", begin, end)
             end = line + 1 if line > begin else end

@@ -76,7 +76,7 @@ def impossible(found: Selected) -> Iterator[tuple[Path, str]]:
         return
     yield from _memories(found, experience, learners)
     yield from _doses(found, learners)
-    yield from _samples(found, experience, learners)
+    yield from _samples(experience, learners)
     yield from _kept_aside(found, experience, learners)
     yield from _batches(found, experience, learners)
 
@@ -243,9 +243,7 @@ def _doses(found: Selected, learners: Sequence[Learner]) -> Iterator[tuple[Path,
                 break
 
 
-def _samples(
-    found: Selected, experience: Experience, learners: Sequence[Learner]
-) -> Iterator[tuple[Path, str]]:
+def _samples(experience: Experience, learners: Sequence[Learner]) -> Iterator[tuple[Path, str]]:
     per_task = experience.selection.per_task
     if per_task > experience.samples:
         yield (

@@ -1,7 +1,7 @@
 """Differences that are no yes or no: steps, tokens, seconds, shares of tests."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import product
 from math import isclose
 from statistics import NormalDist, fmean
@@ -27,25 +27,20 @@ def _ranks(values: Sequence[float]) -> list[float]:
     return [fmean(at for at, other in enumerate(ordered, 1) if other == value) for value in values]
 
 
-def bca(
-    values: Sequence[float],
-    statistic: Callable[[Sequence[float]], float] = fmean,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> tuple[float, float] | None:
-    """Bias-corrected and accelerated bootstrap interval; None where all values are equal. Source: Efron 1987.
+def bca(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Bias-corrected and accelerated bootstrap interval of the mean; None where all values are equal. Source: Efron 1987.
 
     All resamples where they are few, else 10,000 drawn ones; quantiles by the inverse of the distribution.
     """
     if len(set(values)) < 2:
         return None
-    found = statistic(values)
-    resampled = sorted(statistic(choice) for choice in _resamples(values, seed))
+    found = fmean(values)
+    resampled = sorted(map(fmean, _resamples(values)))
     normal = NormalDist()
     below = sum(value < found and not isclose(value, found, rel_tol=1e-12) for value in resampled)
     equal = sum(isclose(value, found, rel_tol=1e-12, abs_tol=1e-12) for value in resampled)
     bias = normal.inv_cdf((below + equal / 2) / len(resampled))
-    acceleration = _acceleration(values, statistic)
+    acceleration = _acceleration(values)
     ends = []
     for share in ((1 - confidence) / 2, (1 + confidence) / 2):
         z = bias + normal.inv_cdf(share)
@@ -57,16 +52,16 @@ def bca(
     return ends[0], ends[1]
 
 
-def _resamples(values: Sequence[float], seed: int) -> list[Sequence[float]]:
+def _resamples(values: Sequence[float]) -> list[Sequence[float]]:
     if len(values) ** len(values) <= EXACT_RESAMPLES:
         return list(product(values, repeat=len(values)))
-    rng = random.Random(seed)
+    rng = random.Random(0)
     return [rng.choices(values, k=len(values)) for _ in range(DRAWS)]
 
 
-def _acceleration(values: Sequence[float], statistic: Callable[[Sequence[float]], float]) -> float:
-    """From the skewness of what the statistic is without each value."""
-    without = [statistic([*values[:at], *values[at + 1 :]]) for at in range(len(values))]
+def _acceleration(values: Sequence[float]) -> float:
+    """From the skewness of the means without each value."""
+    without = [fmean([*values[:at], *values[at + 1 :]]) for at in range(len(values))]
     centre = fmean(without)
     squares = sum((centre - value) ** 2 for value in without)
     return float(sum((centre - value) ** 3 for value in without) / (6 * squares**1.5)) if squares else 0.0

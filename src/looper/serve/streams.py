@@ -22,8 +22,8 @@ Event = tuple[str, str, Any]
 
 
 class StreamSlots:
-    def __init__(self, most: int = STREAMS) -> None:
-        self._free = most
+    def __init__(self) -> None:
+        self._free = STREAMS
 
     def take(self) -> bool:
         if not self._free:

@@ -144,21 +144,21 @@ def _asked(text: str) -> str:
     return re.split(r"(?<=\.) ", asked)[0]
 
 
-def summary_lines(results: Iterable[Result], folder: str = "docs/results") -> list[str]:
+def summary_lines(results: Iterable[Result]) -> list[str]:
     """As Markdown: a row for each result, then the controls that several of them share."""
     found = list(results)
     return [
         f"| {' | '.join(COLUMNS)} |",
         "|---" * len(COLUMNS) + "|",
-        *(f"| {' | '.join(_row(one, folder))} |" for one in found),
+        *(f"| {' | '.join(_row(one))} |" for one in found),
         *_control_lines(found),
     ]
 
 
-def _row(one: Result, folder: str) -> tuple[str, ...]:
+def _row(one: Result) -> tuple[str, ...]:
     contrast, figure, _ = one.primary
     return (
-        f"[{one.short}]({folder}/{one.page})",
+        f"[{one.short}](docs/results/{one.page})",
         one.asked,
         contrast,
         f"{_number(one.tasks)} × {_number(one.seeds)}",
