@@ -9,6 +9,7 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
+from mlx_lm.utils import load
 from tests.cli.test_commands import looper, one_line
 from tests.edges.test_gguf import small
 
@@ -60,7 +61,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, state: Path) -> dict[str, str
     made = looper(*TEACH, "taught", *SHORT, cwd=place, timeout_s=600, **home)
     assert made.returncode == 0, made.stderr
     assert "8 iterations" in made.stdout and "any suite seed but 7000" in made.stdout
-    assert "trajectories of the expert to learn from, in 1 repositories" in made.stderr
+    assert "trajectories of the expert to learn from, in 1 repository" in made.stderr
     return home
 
 
@@ -109,7 +110,7 @@ def test_a_taught_model_is_a_model_of_its_own_with_its_record_and_card(
     adapter = mx.load(str(state / "adapters" / teaching.stages[2].id / "adapters.safetensors"))
     name = "model.layers.1.self_attn.q_proj"
     change = 2.0 * (adapter[f"{name}.lora_a"] @ adapter[f"{name}.lora_b"]).T
-    assert mx.abs(change).max().item() > 0
+    assert mx.abs(change).max().item() > 0 and load(str(folder))
     assert mx.abs(base[f"{name}.weight"] + change - adapted[f"{name}.weight"]).max().item() < 1e-5
 
 
@@ -120,8 +121,6 @@ def test_a_taught_model_is_not_judged_where_it_was_taught(home: dict[str, str], 
         assert planned.returncode == code, planned.stderr
         if code:
             assert "taught in the repositories of level 1 and suite seed 7000" in one_line(planned)
-    ran = looper("run", "mine.toml", "--model", "mlx:taught", cwd=tmp_path, timeout_s=600, **home)
-    assert ran.returncode == 0 and "1/1" in ran.stdout + ran.stderr, ran.stderr
 
 
 def test_teaching_that_was_killed_goes_on_from_its_checkpoint(

@@ -30,6 +30,7 @@ from looper.records.training import (
     TrainingSettings,
 )
 from looper.records.trajectory import ModelIdentity
+from looper.views.findings import counted
 from looper.views.show import duration
 from looper.views.teaching import card_text
 
@@ -129,7 +130,9 @@ def teach(options: TeachOptions, settings: Settings, say: Callable[[str], None])
     # A success that went straight to its end is as good as one with failed checks, and these are what teaches to go on.
     selection = SelectionSettings(drop_detours=False, minimum_tasks=MINIMUM)
     examples, attempts = examples_of(TrainOptions(view.folder, (), None, selection, {}), settings)
-    say(f"{len(examples)} trajectories of the expert to learn from, in {options.repositories} repositories")
+    say(
+        f"{len(examples)} trajectories of the expert to learn from, in {counted(options.repositories, 'repository', 'repositories')}"
+    )
     stages = tuple(_trained(options, settings, base, examples, view.folder.name, Spoken(say)))
     plan = view.manifest.plan
     teaching = Teaching(
