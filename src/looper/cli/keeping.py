@@ -33,12 +33,13 @@ BY_ITSELF = {
     "verdicts": "verdicts on real tasks, judged again when a run needs them",
     "fetched": "what runs of other machines needed here, fetched again when they need it",
     "packs": "base trees as nodes fetch them, packed again when they need them",
+    "teaching": "plans of experts, written again by: looper model teach",
 }
 """Parts of the state folder that the next run makes again."""
 ONLY_BY_HAND = {
     "mirrors": "clones of repositories; again with: looper bench fetch",
     "adapters": "trained here; one by one: looper adapter rm",
-    "models": "made of GGUF files; again with: looper model add",
+    "models": "made of GGUF files or taught; again with: looper model add, looper model teach",
     "validations": "what was found of real tasks; again with: looper bench validate",
     "serve": "what people decided on the pages",
 }

@@ -16,7 +16,7 @@ from looper.cli.progress import Spoken, TrainingProgress
 from looper.cli.running import run
 from looper.cli.settings import Settings
 from looper.cli.training import TrainOptions, examples_of
-from looper.cli.wiring import keep_taught, mlx_model, must_be_free, trained_folder, trainer_of
+from looper.cli.wiring import keep_taught, mlx_model, must_be_free, taught, trained_folder, trainer_of
 from looper.errors import BadInput
 from looper.records.model import ModelSpec
 from looper.records.teaching import Teaching
@@ -30,6 +30,7 @@ from looper.records.training import (
     TrainingSettings,
 )
 from looper.records.trajectory import ModelIdentity
+from looper.views.findings import counted
 from looper.views.show import duration
 from looper.views.teaching import card_text
 
@@ -89,27 +90,17 @@ class TeachOptions:
 
     @property
     def command(self) -> str:
-        budget = (
-            ["--minutes", f"{self.minutes:g}"]
-            if self.iterations is None
-            else ["--iterations", str(self.iterations)]
-        )
-        more = ["--repositories", str(self.repositories)] if self.repositories != REPOSITORIES else []
-        more += ["--sandbox", self.sandbox] if self.sandbox != "auto" else []
-        return shlex.join(
-            [
-                "looper",
-                "model",
-                "teach",
-                self.name,
-                "--from",
-                self.base,
-                *budget,
-                "--seed",
-                str(self.seed),
-                *more,
-            ]
-        )
+        """That does the same, and goes on with it."""
+        given: list[tuple[str, object]] = [
+            ("--from", self.base),
+            ("--minutes", None if self.iterations else f"{self.minutes:g}"),
+            ("--iterations", self.iterations),
+            ("--seed", self.seed),
+            ("--repositories", None if self.repositories == REPOSITORIES else self.repositories),
+            ("--sandbox", None if self.sandbox == "auto" else self.sandbox),
+        ]
+        words = [str(word) for pair in given if pair[1] is not None for word in pair]
+        return shlex.join(["looper", "model", "teach", self.name, *words])
 
 
 @dataclass(frozen=True)
@@ -129,12 +120,19 @@ def teach(options: TeachOptions, settings: Settings, say: Callable[[str], None])
     """
     must_be_free(options.name, settings.models)
     spec = ModelSpec(backend="mlx", name=options.base)
+    if (before := taught(spec, settings)) is not None:
+        raise BadInput(
+            f"{options.base} was taught here already, and a model is taught once. Name what it was made of: --from {before.base.name}, "
+            "with more --minutes."
+        )
     base = mlx_model(spec, settings, MAX_TOKENS).identity().model_copy(update={"context_tokens": None})
     view = run(_experts_run(options, settings), settings, say)
     # A success that went straight to its end is as good as one with failed checks, and these are what teaches to go on.
     selection = SelectionSettings(drop_detours=False, minimum_tasks=MINIMUM)
     examples, attempts = examples_of(TrainOptions(view.folder, (), None, selection, {}), settings)
-    say(f"{len(examples)} trajectories of the expert to learn from, in {options.repositories} repositories")
+    say(
+        f"{len(examples)} trajectories of the expert to learn from, in {counted(options.repositories, 'repository', 'repositories')}"
+    )
     stages = tuple(_trained(options, settings, base, examples, view.folder.name, Spoken(say)))
     plan = view.manifest.plan
     teaching = Teaching(
@@ -174,7 +172,7 @@ def _trained(
     """The trainings in order: the first tells how long an iteration takes, the last learns slowly."""
     trainer = trainer_of(ModelSpec(backend="mlx", name=options.base), settings)
     first = min(WARM_UP, max(2, (options.iterations or WARM_UP * 4) // 4))
-    tell = _Progress(options.name, say, options.iterations or first)
+    tell = _Progress(options.name, say, options.iterations)
 
     def stage(number: int, iterations: int, rate: float, start: str) -> AdapterRecord:
         how = TrainingSettings(
@@ -221,18 +219,20 @@ def iterations_for(minutes: float, card: AdapterRecord) -> int:
 class _Progress:
     """Tells the iterations of several trainings as those of one."""
 
-    def __init__(self, name: str, say: Callable[[str], None], total: int) -> None:
+    def __init__(self, name: str, say: Callable[[str], None], total: int | None) -> None:
+        """`total` of the iterations is None for as long as it depends on the first of them."""
         self._name, self._tell, self.total = name, TrainingProgress(say), total
         self._before = 0
 
     def of(self, iterations: int) -> Callable[[TrainingEvent], None]:
         """For the next training, of so many iterations."""
-        before = self._before
+        before, known = self._before, self.total is not None
         self._before += iterations
+        what = self._name if known else f"{self._name}, first iterations, which tell how many there will be"
 
         def tell(event: TrainingEvent) -> None:
             if event.event != "finished":
-                done = before + event.iteration
-                self._tell(self._name, event.model_copy(update={"iteration": done, "iterations": self.total}))
+                place = {"iteration": before + event.iteration, "iterations": self.total or iterations}
+                self._tell(what, event.model_copy(update=place))
 
         return tell

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from looper.records.teaching import Teaching
 from looper.records.training import LossPoint
+from looper.views.findings import counted
 
 POINTS = 12
 """Of the curve, in the card; all of them stand in its record."""
@@ -23,7 +24,7 @@ def _lines(teaching: Teaching) -> Iterator[str]:
     )
     yield (
         f"**Data.** {attempts.seen} tasks of the suite {tasks.suite}, level {tasks.level}, suite seed {tasks.suite_seed}, in "
-        f"{len(teaching.repositories)} repositories. The expert resolved {attempts.seen - attempts.unresolved - attempts.without_verdict}; "
+        f"{counted(len(teaching.repositories), 'repository', 'repositories')}. The expert resolved {attempts.seen - attempts.unresolved - attempts.without_verdict}; "
         f"{attempts.taken} trajectories were learned from, failed checks included: run `{teaching.run}`. Repositories of this suite seed "
         "are refused when the model is evaluated; their names: "
         f"{', '.join(teaching.repositories)}.\n"
