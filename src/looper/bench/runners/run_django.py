@@ -39,6 +39,7 @@ def main():
         def stopTest(self, test):
             super().stopTest(test)
             tell(test, self._worst or "missing")
+            del self._worst
 
         def _say(self, outcome):
             order = [None, "passed", "xfailed", "skipped", "failed", "error"]
