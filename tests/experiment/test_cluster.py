@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from tests.experiment.test_run import Project
+from tests.experiment.test_run import Project, without_gold
 
 from looper.journal import read_stream
 from looper.records.base import Record
@@ -369,7 +369,7 @@ def test_a_node_that_cannot_run_the_cells_takes_none_and_is_named(
     tmp_path.chmod(0o755)
     small, wrong = tmp_path / "small", tmp_path / "wrong"
     small.mkdir()
-    _without_gold(project, wrong)
+    without_gold(project, wrong)
     mount = f'mount -t tmpfs -o size=6m tmpfs {small} && exec "$@"'
     with contextlib.closing(
         Nodes(1, state, tmp_path, before=["unshare", "-m", "/bin/sh", "-c", mount, "sh"])
@@ -397,19 +397,6 @@ def test_a_node_that_cannot_run_the_cells_takes_none_and_is_named(
     assert audited.returncode == 0, audited.stdout + audited.stderr
 
 
-def _without_gold(project: Project, home: Path) -> None:
-    """A folder of Looper's in which whatever a gold patch should write is something else."""
-    made = {**project.environment, "LOOPER_RUNS": str(home / "runs"), "LOOPER_HOME": str(home)}
-    asked = [sys.executable, "-m", "looper", "run", "test", "--arm", "gold"]
-    subprocess.run(asked, cwd=project.folder, env=made, check=True, capture_output=True)
-    for effect in home.glob("exports/*/effects/*.json"):
-        rows = json.loads(effect.read_text())
-        for sides in rows.values():
-            if sides[0] and sides[1]:
-                sides[1] = sides[0]
-        effect.write_text(json.dumps(rows))
-
-
 @with_ray
 def test_a_node_that_joins_later_takes_cells_once_it_has_shown_that_it_can(
     project: Project, state: Path, tmp_path: Path
@@ -431,7 +418,7 @@ def test_a_node_that_joins_later_takes_cells_once_it_has_shown_that_it_can(
 
 
 @with_ray
-def test_what_an_arm_has_learned_reaches_a_node_that_has_nothing(
+def test_what_arms_have_learned_and_what_tasks_are_reaches_nodes_that_have_nothing(
     project: Project, state: Path, tmp_path: Path
 ) -> None:
     from tests.experiment.test_learning import plan_of
@@ -445,10 +432,17 @@ def test_what_an_arm_has_learned_reaches_a_node_that_has_nothing(
             nodes.do(f"home {bare / str(number)}")
             nodes.do("add")
         ran = project.looper("run", "learn", "--engine", f"ray:{nodes.address}")
-    assert ran.returncode == 0, ran.stderr
-    there = project.run
+        assert ran.returncode == 0, ran.stderr
+        there = project.run
+        _functions_of_which_one_is_broken(project)
+        functions = project.looper(
+            "run", "functions", "--arm", "gold", "--arm", "noop", "--engine", f"ray:{nodes.address}"
+        )
+    assert functions.returncode == 0, functions.stderr
+    assert "1/1" in functions.stdout and "rows humaneval fetched" in functions.stderr
+    assert "validations humaneval fetched" in functions.stderr
     assert project.looper("run", "learn", "--fresh").returncode == 0
-    here = max((project.folder / "runs").iterdir(), key=lambda folder: len(folder.name))
+    here = there.with_name(f"{there.name}-2")
     assert _records(there) == _records(here)
     served = {
         end.model.adapter for end in read_stream(there, "trajectories", Trajectory) if end.arm == "lora"
@@ -456,8 +450,22 @@ def test_what_an_arm_has_learned_reaches_a_node_that_has_nothing(
     assert len(served) == 1 and "" not in served
     fetched = {file.name for file in bare.glob("*/fetched/*/*")}
     assert {"adapters.safetensors", "adapter_config.json"} <= fetched and not list(bare.glob("*/adapters"))
-    assert len(re.findall(r"node 127.0.0.\d: adapter \w+ fetched, [\d.]+ MB", ran.stderr)) == len(
-        list(bare.glob("*/fetched/*"))
+    told = re.findall(r"node 127.0.0.\d: adapter \w+ fetched, [\d.]+ MB", ran.stderr)
+    assert len(told) == len(list(bare.glob("*/fetched/*/adapters.safetensors")))
+
+
+def _functions_of_which_one_is_broken(project: Project) -> None:
+    """Rows that only the run's machine knows of, and has validated."""
+    from tests.bench.test_functions import HUMAN_EVAL, written
+
+    broken = {**HUMAN_EVAL[1], "canonical_solution": "    return None\n"}
+    project.environment["LOOPER_HUMANEVAL"] = written(project.folder / "rows.jsonl", [HUMAN_EVAL[0], broken])
+    assert project.looper("bench", "validate", "--suite", "humaneval").returncode == 0
+    plan = (project.folder / "experiments" / "test.toml").read_text()
+    micro = 'suite = "micro"\nper_repo = 1\nlimit = 4\n'
+    assert micro in plan
+    (project.folder / "experiments" / "functions.toml").write_text(
+        plan.replace(micro, 'suite = "humaneval"\n')
     )
 
 
