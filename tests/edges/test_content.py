@@ -11,10 +11,11 @@ import pytest
 
 from looper.edges.content import CHUNK_BYTES, ContentCache, ContentSource, content_of
 from looper.edges.models.digests import FileDigests
-from looper.edges.workspaces.git import git
-from looper.edges.workspaces.mirrors import must_be_whole, packed_trees, reading
+from looper.edges.workspaces.exports import BaseTrees
+from looper.edges.workspaces.mirrors import missing_commits, must_be_whole, packed_trees
 from looper.errors import DiskNearlyFull, InfrastructureError
 from looper.records.content import Content, ContentKind, Wanted
+from looper.records.task import Task
 
 ADAPTER = ContentKind.ADAPTER
 
@@ -155,21 +156,27 @@ cache(Path(sys.argv[1]), Path(sys.argv[2]), say=print).place(ADAPTER, "first", N
     assert said.count("adapter first fetched") == 1 and not left.exists()
 
 
-def test_packed_trees_are_a_mirror_of_these_commits_alone(tmp_path: Path) -> None:
-    whole = tmp_path / "a__b.git"
-    whole.mkdir()
-    git(["init", "--quiet"], cwd=whole)
-    commits = []
-    for number in range(3):
-        (whole / "file.txt").write_text(f"{number}\n")
-        git(["add", "--all"], cwd=whole)
-        git(["commit", "--quiet", "--message", "one more"], cwd=whole)
-        commits.append(git(["rev-parse", "HEAD"], cwd=whole).decode().strip())
-    packed = packed_trees(whole, commits[1:2], tmp_path / "packs")
-    assert packed is not None and packed == packed_trees(whole, commits[1:2], tmp_path / "packs")
-    must_be_whole(packed, commits[1:2])
-    with reading(packed) as mirror:
-        assert mirror.git("cat-file", "blob", f"{commits[1]}:file.txt") == b"1\n"
-        asked = "\n".join(commits).encode()
-        there = mirror.git("cat-file", "--batch-check", stdin=asked).decode().splitlines()
-    assert [line.endswith("missing") for line in there] == [True, False, True]
+def test_packed_trees_are_a_mirror_of_the_commits_of_tasks_alone(
+    micro: tuple[tuple[Task, ...], dict[str, Path]], tmp_path: Path
+) -> None:
+    """What a node exports from one is what the run's machine exports from the repository with all of its history."""
+    tasks, mirrors = micro
+    name = f"{tasks[0].suite}:{tasks[0].repo}"
+    mine = [task for task in tasks if f"{task.suite}:{task.repo}" == name]
+    wanted = [mine[1].base_commit, mine[-1].base_commit]
+    packed = packed_trees(mirrors[name], wanted, tmp_path / "packs")
+    assert packed is not None and packed == packed_trees(mirrors[name], wanted, tmp_path / "packs")
+    packs = ContentSource(lambda kind, name: packed, FileDigests())
+    here = cache(tmp_path, tmp_path / "here", ask=packs.answer).place(ContentKind.TREES, name, None)
+    assert here is not None
+    must_be_whole(here, wanted)
+    assert len(missing_commits(here, mine)) == len({task.base_commit for task in mine} - {*wanted})
+    for task in (mine[1], mine[-1]):
+        trees = [
+            BaseTrees({name: mirror}, tmp_path / mirror.name).base_tree(task)
+            for mirror in (mirrors[name], here)
+        ]
+        there, fetched = (content_of(tree, FileDigests()).files for tree in trees)
+        assert [file for file in there if not file.path.startswith(".git/")] == [
+            file for file in fetched if not file.path.startswith(".git/")
+        ]

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from tests.experiment.test_run import Project
+from tests.experiment.test_run import Project, without_gold
 
 from looper.journal import read_stream
 from looper.records.base import Record
@@ -30,8 +30,19 @@ with_ray = pytest.mark.skipif(
 )
 
 NODES = """
-import os, sys
+import os, sys, time
+import ray._private.services as services
 from ray.cluster_utils import Cluster
+looked = services.get_node
+def get_node(*arguments):
+    until = time.monotonic() + 300  # Ray waits 30 s for a node, which takes longer on a busy machine.
+    while True:
+        try:
+            return looked(*arguments)
+        except RuntimeError:
+            if time.monotonic() > until:
+                raise
+services.get_node = get_node
 where = ({"node_ip_address": f"127.0.0.{number}"} for number in range(2, 100))
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **next(where)})
 nodes = []
@@ -104,11 +115,20 @@ def nodes(state: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nod
 
 
 @pytest.fixture
-def project(tmp_path: Path, state: Path, nodes: Nodes) -> Project:
+def alone(tmp_path: Path, state: Path) -> Project:
+    """For nodes of its own; what is bounded in time has time on a busy machine too."""
+    tmp_path.chmod(0o755)
     made = Project(tmp_path, state)
-    made.environment |= nodes.here
+    plan = tmp_path / "experiments" / "test.toml"
+    plan.write_text(plan.read_text().replace("verify_s = 60.0", "verify_s = 600.0"))
     _script(made, "<bash>echo one > note.txt</bash>\n---\n<done>that is all</done>")
     return made
+
+
+@pytest.fixture
+def project(alone: Project, nodes: Nodes) -> Project:
+    alone.environment |= nodes.here
+    return alone
 
 
 def _script(project: Project, text: str, *, order: str = "parallel") -> None:
@@ -363,92 +383,89 @@ def test_p01_an_interrupted_run_on_a_cluster_ends_in_order_and_leaves_no_process
 
 @with_ray
 def test_a_node_that_cannot_run_the_cells_takes_none_and_is_named(
-    project: Project, state: Path, tmp_path: Path
+    alone: Project, state: Path, tmp_path: Path
 ) -> None:
     """One without a folder, one on which gold resolves nothing, one without room."""
-    tmp_path.chmod(0o755)
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+        pytest.skip("a full disk is mounted by root alone")
     small, wrong = tmp_path / "small", tmp_path / "wrong"
     small.mkdir()
-    _without_gold(project, wrong)
+    without_gold(alone, wrong)
     mount = f'mount -t tmpfs -o size=6m tmpfs {small} && exec "$@"'
     with contextlib.closing(
         Nodes(1, state, tmp_path, before=["unshare", "-m", "/bin/sh", "-c", mount, "sh"])
     ) as nodes:
-        project.environment |= nodes.here
+        alone.environment |= nodes.here
         for home in ("/proc/nowhere", wrong, small):
             nodes.do(f"home {home}")
             nodes.do("add")
-        ran = project.looper(
+        ran = alone.looper(
             "run", "test", "--arm", "noop", "--workers", "8", "--engine", f"ray:{nodes.address}"
         )
-    assert ran.returncode == 0 and len(project.verdicts()) == 4, ran.stderr
+    assert ran.returncode == 0 and len(alone.verdicts()) == 4, ran.stderr
     assert "node 127.0.0.4 takes no cells: BadInput: The folder /proc/nowhere" in ran.stderr
     assert "node 127.0.0.5 takes no cells: the control cell gold came out as unresolved on " in ran.stderr
     assert re.search(r"node 127.0.0.6 takes no cells: DiskNearlyFull: Only \d MiB are free where", ran.stderr)
-    assert {(found.outcome, found.node) for found in project.verdicts()} == {
-        (Outcome.UNRESOLVED, "127.0.0.3")
-    }
-    states = {node.address: node.state for node in read_stream(project.run, "nodes", ClusterNode)}
+    assert {(found.outcome, found.node) for found in alone.verdicts()} == {(Outcome.UNRESOLVED, "127.0.0.3")}
+    states = {node.address: node.state for node in read_stream(alone.run, "nodes", ClusterNode)}
     assert states == {
         "127.0.0.3": NodeState.READY,
         **dict.fromkeys(("127.0.0.4", "127.0.0.5", "127.0.0.6"), NodeState.REFUSED),
     }
-    audited = project.looper("report", project.run.name, "--verify")
+    audited = alone.looper("report", alone.run.name, "--verify")
     assert audited.returncode == 0, audited.stdout + audited.stderr
-
-
-def _without_gold(project: Project, home: Path) -> None:
-    """A folder of Looper's in which whatever a gold patch should write is something else."""
-    made = {**project.environment, "LOOPER_RUNS": str(home / "runs"), "LOOPER_HOME": str(home)}
-    asked = [sys.executable, "-m", "looper", "run", "test", "--arm", "gold"]
-    subprocess.run(asked, cwd=project.folder, env=made, check=True, capture_output=True)
-    for effect in home.glob("exports/*/effects/*.json"):
-        rows = json.loads(effect.read_text())
-        for sides in rows.values():
-            if sides[0] and sides[1]:
-                sides[1] = sides[0]
-        effect.write_text(json.dumps(rows))
 
 
 @with_ray
 def test_a_node_that_joins_later_takes_cells_once_it_has_shown_that_it_can(
-    project: Project, state: Path, tmp_path: Path
+    alone: Project, state: Path, tmp_path: Path
 ) -> None:
-    _script(project, SLOW)
+    _script(alone, SLOW)
     with contextlib.closing(Nodes(1, state, tmp_path)) as nodes:
-        project.environment |= nodes.here
-        process = project.start(
+        alone.environment |= nodes.here
+        process = alone.start(
             "run", "test", "--arm", "base", "--workers", "4", "--engine", f"ray:{nodes.address}"
         )
         _until(lambda: _commands(project), process)
         nodes.do("add")
         _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    verdicts = project.verdicts()
+    verdicts = alone.verdicts()
     assert len(verdicts) == 4 and {verdict.node for verdict in verdicts} == {"127.0.0.3", "127.0.0.4"}
-    ready = [node.address for node in read_stream(project.run, "nodes", ClusterNode)]
+    ready = [node.address for node in read_stream(alone.run, "nodes", ClusterNode)]
     assert ready == ["127.0.0.3", "127.0.0.4"]
 
 
 @with_ray
-def test_what_an_arm_has_learned_reaches_a_node_that_has_nothing(
-    project: Project, state: Path, tmp_path: Path
+def test_what_arms_have_learned_and_what_tasks_are_reaches_nodes_that_have_nothing(
+    alone: Project, state: Path, tmp_path: Path
 ) -> None:
     from tests.experiment.test_learning import plan_of
 
-    tmp_path.chmod(0o755)
     bare = tmp_path / "bare"
-    (project.folder / "experiments" / "learn.toml").write_text(plan_of("base", "lora", per_repo=6))
+    (alone.folder / "experiments" / "learn.toml").write_text(
+        plan_of("base", "lora", per_repo=6)
+        .replace("_s = 60.0", "_s = 600.0")
+        .replace("_s = 20.0", "_s = 200.0")
+    )
     with contextlib.closing(Nodes(0, state, tmp_path)) as nodes:
-        project.environment |= nodes.here
+        alone.environment |= nodes.here
         for number in range(2):
             nodes.do(f"home {bare / str(number)}")
             nodes.do("add")
-        ran = project.looper("run", "learn", "--engine", f"ray:{nodes.address}")
-    assert ran.returncode == 0, ran.stderr
-    there = project.run
-    assert project.looper("run", "learn", "--fresh").returncode == 0
-    here = max((project.folder / "runs").iterdir(), key=lambda folder: len(folder.name))
+        with alone.start("run", "learn", "--engine", f"ray:{nodes.address}") as process:
+            _, err = process.communicate(timeout=3600)
+        assert process.returncode == 0, err
+        there = alone.run
+        _functions_of_which_one_is_broken(alone)
+        functions = alone.looper(
+            "run", "functions", "--arm", "gold", "--arm", "noop", "--engine", f"ray:{nodes.address}"
+        )
+    assert functions.returncode == 0, functions.stderr
+    assert "1/1" in functions.stdout and "rows humaneval fetched" in functions.stderr
+    assert "validations humaneval fetched" in functions.stderr
+    assert alone.looper("run", "learn", "--fresh").returncode == 0
+    here = there.with_name(f"{there.name}-2")
     assert _records(there) == _records(here)
     served = {
         end.model.adapter for end in read_stream(there, "trajectories", Trajectory) if end.arm == "lora"
@@ -456,8 +473,22 @@ def test_what_an_arm_has_learned_reaches_a_node_that_has_nothing(
     assert len(served) == 1 and "" not in served
     fetched = {file.name for file in bare.glob("*/fetched/*/*")}
     assert {"adapters.safetensors", "adapter_config.json"} <= fetched and not list(bare.glob("*/adapters"))
-    assert len(re.findall(r"node 127.0.0.\d: adapter \w+ fetched, [\d.]+ MB", ran.stderr)) == len(
-        list(bare.glob("*/fetched/*"))
+    told = re.findall(r"node 127.0.0.\d: adapter \w+ fetched, [\d.]+ MB", err)
+    assert len(told) == len(list(bare.glob("*/fetched/*/adapters.safetensors")))
+
+
+def _functions_of_which_one_is_broken(project: Project) -> None:
+    """Rows that only the run's machine knows of, and has validated."""
+    from tests.bench.test_functions import HUMAN_EVAL, written
+
+    broken = {**HUMAN_EVAL[1], "canonical_solution": "    return None\n"}
+    project.environment["LOOPER_HUMANEVAL"] = written(project.folder / "rows.jsonl", [HUMAN_EVAL[0], broken])
+    assert project.looper("bench", "validate", "--suite", "humaneval").returncode == 0
+    plan = (project.folder / "experiments" / "test.toml").read_text()
+    micro = 'suite = "micro"\nper_repo = 1\nlimit = 4\n'
+    assert micro in plan
+    (project.folder / "experiments" / "functions.toml").write_text(
+        plan.replace(micro, 'suite = "humaneval"\n')
     )
 
 

@@ -220,9 +220,17 @@ from looper.cli.site import run_context_elsewhere
 from looper.cli.wiring import engine
 from looper.records.job import CellJob, RunSpec
 spec, job = RunSpec.from_json(sys.stdin.readline()), CellJob.from_json(sys.stdin.readline())
-with run_context_elsewhere(spec, settings(), lambda said: None) as run_context:
+with run_context_elsewhere(spec, settings(), lambda said: None, lambda kind, name, own: own) as site:
     told = lambda event: print(type(event).__name__, event.to_json().decode())
-    engine(1, run_context, threading.Event()).run([[job]], told)
+    engine(1, site.run_context, threading.Event()).run([[job]], told)
+"""
+PROVE = """
+import sys
+from looper.cli.node import NodeWorker
+told, over = NodeWorker(sys.stdin.buffer.read()).prove()
+assert over
+for kind, text in told:
+    print(kind, text.decode())
 """
 
 
@@ -267,6 +275,45 @@ def test_p15_a_process_that_has_nothing_but_the_specification_runs_a_cell_as_the
     assert (
         other.returncode and b"environments" in other.stderr and b"Drift" in other.stderr and not other.stdout
     )
+
+
+def without_gold(project: Project, home: Path) -> None:
+    """A folder of Looper's in which whatever a gold patch should write is something else."""
+    made = {**project.environment, "LOOPER_RUNS": str(home / "runs"), "LOOPER_HOME": str(home)}
+    asked = [sys.executable, "-m", "looper", "run", "test", "--arm", "gold"]
+    subprocess.run(asked, cwd=project.folder, env=made, check=True, capture_output=True)
+    for effect in home.glob("exports/*/effects/*.json"):
+        rows = json.loads(effect.read_text())
+        for sides in rows.values():
+            if sides[0] and sides[1]:
+                sides[1] = sides[0]
+        effect.write_text(json.dumps(rows))
+
+
+def test_p15_a_machine_shows_by_gold_and_noop_that_it_judges_as_it_must(
+    project: Project, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o755)
+    assert project.looper("run", "test", "--arm", "noop", "--limit", "1").returncode == 0
+    manifest = read_run(project.run).manifest
+    wrong = tmp_path / "wrong"
+    without_gold(project, wrong)
+    spec = RunSpec(manifest=manifest, sandbox="auto", arms=("noop",)).to_json()
+
+    def proved(**where: str) -> str:
+        argv, there = [sys.executable, "-c", PROVE], {**project.environment, **where}
+        done = subprocess.run(argv, input=spec, cwd=project.folder, env=there, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
+
+    task = manifest.tasks[0]
+    assert re.fullmatch(rf"control gold resolves {task} and noop does not, [\d.]+ s\n", proved())
+    said = proved(LOOPER_HOME=str(wrong))
+    assert said.startswith(
+        f"unfit the control cell gold came out as unresolved on {task}, and must be resolved"
+    )
+    assert f"looper bench validate --task {task}" in said
+    assert len(project.verdicts()) == 1, "controls are in no record"
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from looper.records.content import ContentKind
 from looper.records.job import RunSpec
 from looper.records.learning import Source
 from looper.records.model import ModelSpec
-from looper.records.plan import REAL_SUITES, Arm, Override, Plan, RunManifest
+from looper.records.plan import Arm, Override, Plan, RunManifest
 from looper.records.task import Task
 from looper.records.trajectory import ModelIdentity
 
@@ -83,7 +83,7 @@ def _completed(plan: Plan, settings: Settings, fetch: Fetch) -> Settings:
     wanted = [
         (ContentKind.MODEL, spec.name) for spec in plan.model_specs if not model_is_here(spec, settings)
     ]
-    if suite in REAL_SUITES and not settings.validations.exists():
+    if suite != "micro" and not settings.validations.exists():
         wanted.append((ContentKind.VALIDATIONS, suite))
     if suite in ROWS_FROM and not rows[suite] and (place := fetch(ContentKind.ROWS, suite, None)):
         rows[suite] = str(place)

@@ -15,7 +15,7 @@ class ContentKind(StrEnum):
     ROWS = "rows"
     """Of a suite."""
     VALIDATIONS = "validations"
-    """Of real tasks, as the run's machine found them."""
+    """Of a suite's tasks, as the run's machine found them."""
     TREES = "trees"
     """Base trees of a repository's tasks, by `SUITE:REPO`."""
 

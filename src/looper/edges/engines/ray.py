@@ -418,22 +418,31 @@ class RayEngine:
             if node in self._unfit:
                 return node, self._unfit[node]
             self._proving.add(node)
-        told = list[str]()
         try:
-            refusal = self._followed(slot, slot.actor.prove, lambda event: None, told=told)
-            if refusal is None:
-                self._mark(node, NodeState.READY, "; ".join(told))
+            refusal = self._controlled(slot, node)
+            if refusal is not None:
+                self._pass_over(*refusal)
             return refusal
-        except WorkerLost as error:
-            with self._lock:
-                self._controls_lost[node] = lost = self._controls_lost.get(node, 0) + 1
-            if lost >= CONTROLS_LOST:
-                return node, f"{lost} workers were lost during its control cells, the last so: {error}"
-            raise _NotBegun from error
         finally:
             with self._lock:
                 self._proving.discard(node)
                 self._lock.notify_all()
+
+    def _controlled(self, slot: Slot, node: str) -> tuple[str, str] | None:
+        """Have control cells made. Of a node whose own do not come out as they must, its id and why. Raises _NotBegun where their
+        worker was lost, but for the last time that one may be."""
+        told = list[str]()
+        try:
+            refusal = self._followed(slot, slot.actor.prove, lambda event: None, told=told)
+        except WorkerLost as error:
+            with self._lock:
+                self._controls_lost[node] = lost = self._controls_lost.get(node, 0) + 1
+            if lost < CONTROLS_LOST:
+                raise _NotBegun from error
+            return node, f"{lost} workers were lost during its control cells, the last so: {error}"
+        if refusal is None:
+            self._mark(node, NodeState.READY, "; ".join(told))
+        return refusal
 
     def _mark(self, node: str, state: NodeState, said: str = "") -> None:
         address = self._address(node)
