@@ -328,7 +328,7 @@ def test_a_server_that_was_killed_and_comes_back_costs_waiting(
     told: list[str] = []
     model = RetryingModel(
         client(server, running.model, f"http://127.0.0.1:{running.port}"),
-        RetryPolicy(),
+        RetryPolicy(deadline_s=max(RetryPolicy.deadline_s, running.within_s)),
         tell=lambda why, seconds: told.append(why),
     )
     before, first = model.identity(), model.reply(request())
@@ -429,14 +429,19 @@ def test_adapters_arrive_on_a_server_as_they_are_and_leave_its_base_alone(
         running.restart()
         assert trained.reply(request()).text == changed.text
         trained.identity()
-        # Another adapter at the same place, which a server reads when it is started again.
-        whole = file.read_bytes()
+        # Other weights at the same place, which a server reads when it is started again; vLLM, to which another place is another adapter, at once.
+        whole, wrong = file.read_bytes(), trained
         file.write_bytes(stale(file))
-        running.restart()
+        if server == VLLM:
+            other = shutil.copytree(file.parent, tmp_path / "other")
+            served = served_adapter(taught.trained.id, taught.settings, told.append)
+            wrong = model.with_adapter(replace(served, digest="2" * 64, in_peft=lambda: other))
+        else:
+            running.restart()
         with pytest.raises(
             ModelUnfit, match="does not compute with the adapter what it was trained to"
         ) as caught:
-            trained.identity()
+            wrong.identity()
         assert "\n" not in str(caught.value)
         file.write_bytes(whole)
 

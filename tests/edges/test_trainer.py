@@ -16,9 +16,10 @@ from scripts.nano.corpus import SLIP, episodes
 from tests.fakes.scripted_http import ScriptedServer, free_port
 from tests.fakes.scripted_http import whole as reply
 
-from looper.edges.models.arrival import TEXTS
+from looper.edges.models.arrival import TEXTS, Arrival, NextTokens, ServedAdapter, arrived
 from looper.edges.models.mlx import MlxModel, nano_folder
 from looper.edges.models.ollama_adapters import register
+from looper.edges.models.openai_compatible import OpenAICompatibleModel
 from looper.edges.trainers import estimate, mlx
 from looper.edges.trainers.encoding import (
     Encoded,
@@ -31,8 +32,8 @@ from looper.edges.trainers.encoding import (
 from looper.edges.trainers.estimate import memory_bytes
 from looper.edges.trainers.gguf_adapter import to_gguf
 from looper.edges.trainers.mlx import MlxTrainer, must_be_complete, must_have_learned
-from looper.edges.trainers.peft import from_peft, to_peft
-from looper.errors import BadInput, ModelMissing, ModelUnreachable, TrainingFailed
+from looper.edges.trainers.peft import PEFT_WEIGHTS, from_peft, to_peft
+from looper.errors import BadInput, ModelMissing, ModelUnfit, ModelUnreachable, TrainingFailed
 from looper.protocols import ChatRequest
 from looper.records.training import (
     AdapterKind,
@@ -833,6 +834,131 @@ def test_a_model_of_ollama_that_says_something_else_than_here_is_removed_again(
     with ScriptedServer(registry) as server, pytest.raises(BadInput, match=said):
         register(folder, lora, NANO, "tiny", "mine", server.url, nano)
     assert [made["model"] for made in registry.made] == registry.deleted == ["mine"]
+
+
+class Vllm:
+    """A vLLM with the model `m`, whose adapters are what MLX makes of theirs, or nothing where it ignores them."""
+
+    def __init__(self, base: MlxModel, carrying: MlxModel) -> None:
+        self.base, self.carrying = base, carrying
+        self.loaded, self.loads, self.refuses = dict[str, str](), 0, b""
+        self.after_the_adapter: MlxModel | None = None
+        """What base says once an adapter was asked, where a cache mixes both."""
+
+    def __call__(self, request: bytes) -> Any:
+        head, _, body = request.partition(b"\r\n\r\n")
+        asked = json.loads(body) if body else {}
+        match head.split()[1].decode():
+            case "/v1/models":
+                adapters = [{"id": name, "root": root, "parent": "m"} for name, root in self.loaded.items()]
+                base = {"id": "m", "root": "/models/m", "max_model_len": 2048}
+                found = [{**each, "owned_by": "vllm"} for each in (base, *adapters)]
+                return reply(200, json.dumps({"data": found}).encode())
+            case "/v1/load_lora_adapter" if self.refuses:
+                return reply(500, self.refuses)
+            case "/v1/load_lora_adapter":
+                assert asked["load_inplace"] is False and (Path(asked["lora_path"]) / PEFT_WEIGHTS).is_file()
+                self.loads += 1
+                self.loaded[asked["lora_name"]] = asked["lora_path"]
+                return reply(200, b"Success: LoRA adapter added successfully.")
+            case "/v1/completions":
+                assert asked["max_tokens"] == 1 and "prompt_logprobs" not in asked
+                if asked["model"] != "m":
+                    self.base = self.after_the_adapter or self.base
+                model = self.base if asked["model"] == "m" else self.carrying
+                said = model.next_tokens(asked["prompt"], asked["logprobs"])
+                return reply(200, json.dumps({"choices": [{"logprobs": {"top_logprobs": [said]}}]}).encode())
+            case "/v1/chat/completions" if asked["model"] not in ("m", *self.loaded):
+                return reply(404, b'{"error": {"message": "The model does not exist.", "code": 404}}')
+            case "/v1/chat/completions":
+                said = {"message": {"content": asked["model"]}, "finish_reason": "stop"}
+                return reply(200, json.dumps({"choices": [said]}).encode())
+        return reply(404, b'{"detail":"Not Found"}')
+
+
+@pytest.fixture
+def carried(
+    lora: AdapterRecord, trainer: MlxTrainer, nano: MlxModel, tmp_path: Path
+) -> tuple[ServedAdapter, list[str]]:
+    """The trained adapter for somebody else's server, and what is said of it."""
+    folder, told = trainer.folder(lora.id), list[str]()
+
+    def in_peft() -> Path:
+        if not (tmp_path / "peft").exists():
+            to_peft(folder, lora, tmp_path / "peft")
+        return tmp_path / "peft"
+
+    def compared(base: NextTokens, adapted: NextTokens, served: str, otherwise: str, cached: str) -> Arrival:
+        return arrived(base, adapted, nano, folder, served=served, otherwise=otherwise, cached=cached)
+
+    return ServedAdapter(lora.id, lora.rank, "a" * 64, in_peft, compared, told.append), told
+
+
+def on(server: ScriptedServer, adapter: ServedAdapter) -> OpenAICompatibleModel:
+    model = OpenAICompatibleModel("m", "", base_url=server.url, context_tokens=512, backend="vllm")
+    return model.with_adapter(adapter)
+
+
+ASKED = ChatRequest("c", (("user", "x"),), 8, 512, 0.0, 1, 60.0)
+
+
+def test_an_adapter_is_loaded_on_vllm_by_its_content_and_again_where_the_server_forgot_it(
+    lora: AdapterRecord, trainer: MlxTrainer, nano: MlxModel, carried: tuple[ServedAdapter, list[str]]
+) -> None:
+    adapter, told = carried
+    vllm = Vllm(nano, nano.with_adapter(trainer.folder(lora.id)))
+    with ScriptedServer(vllm) as server:
+        model = on(server, adapter)
+        found = model.identity()
+        assert (found.backend, found.adapter, vllm.loads) == ("vllm", "a" * 64, 1)
+        assert vllm.loaded == {"looper-" + "a" * 16: str(adapter.in_peft())}
+        assert (
+            model.reply(ASKED).text == "looper-" + "a" * 16 and model.identity() == found and len(told) == 1
+        )
+        vllm.loaded.clear()
+        assert model.reply(ASKED).text == "looper-" + "a" * 16
+        assert vllm.loads == len(told) == 2, "and compared again"
+        # As after sleeping: its name is there, and it is not in force.
+        vllm.carrying = nano
+        with pytest.raises(ModelUnfit, match="does not compute with the adapter what it was trained to"):
+            model.identity()
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("ignored", "does not compute with the adapter what it was trained to"),
+        ("another base", "m is not the model that the adapter was trained on"),
+        ("a cache that mixes", "m says something else once the adapter was asked"),
+        ("its name is taken", "has a model looper-a+ from /elsewhere, and the adapter is in "),
+        ("refused", r"LoRA rank 8 is greater than max_lora_rank 4\. Start vLLM with .* --max-lora-rank 8"),
+    ],
+)
+def test_an_adapter_that_is_not_in_force_as_it_is_on_vllm_is_refused_before_anything_is_asked(
+    lora: AdapterRecord,
+    trainer: MlxTrainer,
+    nano: MlxModel,
+    carried: tuple[ServedAdapter, list[str]],
+    fault: str,
+    said: str,
+) -> None:
+    adapter, told = carried
+    changed = nano.with_adapter(trainer.folder(lora.id))
+    vllm = Vllm(nano, nano if fault == "ignored" else changed)
+    match fault:
+        case "another base":
+            vllm.base = changed
+        case "a cache that mixes":
+            vllm.after_the_adapter = changed
+        case "its name is taken":
+            vllm.loaded["looper-" + "a" * 16] = "/elsewhere"
+        case "refused":
+            vllm.refuses = (
+                b'{"error": {"message": "LoRA rank 8 is greater than max_lora_rank 4.", "code": 500}}'
+            )
+    with ScriptedServer(vllm) as server, pytest.raises((ModelUnfit, ModelMissing), match=said) as caught:
+        on(server, adapter).identity()
+    assert "\n" not in str(caught.value) and not caught.value.retryable and not told
 
 
 def test_that_an_adapter_without_effect_is_in_force_cannot_be_told(

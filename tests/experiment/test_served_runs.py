@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.experiment.test_run import Project
-from tests.fakes.backends import OLLAMA, Running, llama_cpp_with, ollama_server
+from tests.fakes.backends import OLLAMA, VLLM, Running, llama_cpp_with, ollama_server, vllm_server
 from tests.fakes.gguf_file import nano as write_nano
 from tests.fakes.ollama_server import FakeOllama
 from tests.fakes.routes import llamacpp, mlx_lm, routes, said, vllm
@@ -99,12 +99,14 @@ verify_s = 60.0
 def _nano_on(server: str, folder: Path) -> Running | str:
     if server == OLLAMA:
         return ollama_server(folder, False)
+    if server == VLLM:
+        return vllm_server(folder, False, 2048)
     write_nano(folder / "nano.gguf")
     return llama_cpp_with(folder / "nano.gguf", 2048)
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("server", ["llama.cpp", OLLAMA])
+@pytest.mark.parametrize("server", ["llama.cpp", VLLM, OLLAMA])
 def test_a_run_that_is_killed_with_a_real_server_goes_on_from_its_last_step_and_ends_as_an_undisturbed_one(
     tmp_path: Path, state: Path, server: str
 ) -> None:
@@ -113,7 +115,7 @@ def test_a_run_that_is_killed_with_a_real_server_goes_on_from_its_last_step_and_
     if isinstance(running, str):
         pytest.skip(running)
     url = f"http://127.0.0.1:{running.port}"
-    model = f"ollama:nano@{url}" if server == OLLAMA else f"openai:m@{url}/v1"
+    model = {OLLAMA: f"ollama:nano@{url}", VLLM: f"vllm:nano@{url}"}.get(server, f"openai:m@{url}/v1")
     asked = ("run", "exp00", "--profile", "profile.toml", "--arm", "base", "--workers", "1")
 
     def project(name: str) -> Project:
@@ -128,6 +130,8 @@ def test_a_run_that_is_killed_with_a_real_server_goes_on_from_its_last_step_and_
     killed, undisturbed = project("killed"), project("undisturbed")
     try:
         running.restart()
+        other = undisturbed.looper(*asked)
+        assert other.returncode == 0, other.stderr
         process = killed.start(*asked)
         # In the middle of the second cell.
         while process.poll() is None and len([each for each in steps(killed) if each.index == 2]) < 2:
@@ -140,9 +144,6 @@ def test_a_run_that_is_killed_with_a_real_server_goes_on_from_its_last_step_and_
         running.restart()
         done = killed.looper(*asked)
         assert done.returncode == 0, done.stderr
-        running.restart()
-        other = undisturbed.looper(*asked)
-        assert other.returncode == 0, other.stderr
     finally:
         running.kill()
     after = steps(killed)

@@ -20,6 +20,7 @@ from looper.cli.wiring import keep_taught, mlx_model, must_be_free, taught, trai
 from looper.errors import BadInput
 from looper.records.model import ModelSpec
 from looper.records.teaching import Teaching
+from looper.records.text import counted
 from looper.records.training import (
     AdapterRecord,
     Example,
@@ -30,7 +31,6 @@ from looper.records.training import (
     TrainingSettings,
 )
 from looper.records.trajectory import ModelIdentity
-from looper.views.findings import counted
 from looper.views.show import duration
 from looper.views.teaching import card_text
 

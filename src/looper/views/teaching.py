@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from looper.records.teaching import Teaching
+from looper.records.text import counted
 from looper.records.training import LossPoint
-from looper.views.findings import counted
 
 POINTS = 12
 """Of the curve, in the card; all of them stand in its record."""

@@ -1,7 +1,7 @@
 """Whether a server computes what MLX does, without an adapter and with it: what it says of next tokens is compared.
 
 Servers ignore adapters, take stale ones from their caches and sit them on other weights without a word. Log probabilities of generated
-tokens are compared, not those of a prompt's own: vLLM leaves factors of its last layer out of the latter.
+tokens are compared, not those of a prompt's own tokens: vLLM is reported to leave changes of the last layer out of the latter (issue 51594 of vLLM).
 """
 
 import math

@@ -186,9 +186,12 @@ class OpenAICompatibleModel:
             try:
                 self._server.post("/load_lora_adapter", body, LOAD_S)
             except (ModelFatal, ModelServerFault, RequestRefused) as error:
+                if name in self._listed()[0]:
+                    return {"model": name}  # Another process was faster.
+                said = str(error).removeprefix(what).lstrip(": ").rstrip(".")
                 how = VLLM_LOADS.format(rank=adapter.rank)
                 raise ModelUnfit(
-                    f"{what} does not load the adapter {adapter.id} from {folder}: {str(error).removeprefix(what).lstrip(': ')}. {how}"
+                    f"{what} does not load the adapter {adapter.id} from {folder}: {said}. {how}"
                 ) from error
         return {"model": name}
 
