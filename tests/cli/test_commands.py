@@ -717,7 +717,7 @@ def test_a_plan_gathers_what_its_own_adapter_is_trained_on_and_then_carries_it(t
     assert "before them" not in dry.stdout and dry.returncode == 0
     one = looper(*asked, "--adapter", "3f2a", "--arm", "memory", cwd=tmp_path, **home).stdout
     assert "cells: 12 (12 tasks, 1 arm, 1 seed) and 60 to gather experience, parallel" in one.splitlines()
-    assert "arm base" not in one and "experience, own: 30 tasks to learn from" in one
+    assert "\narm base" not in one and "experience, own: 30 tasks to learn from" in one
 
 
 def test_an_adapter_is_exported_to_a_new_place_and_imported_from_an_export_alone(tmp_path: Path) -> None:
