@@ -68,9 +68,9 @@ per_repo = 12
 steps = 8
 output_tokens = 400
 context_tokens = 4096
-wall_s = 60.0
-command_s = 20.0
-verify_s = 60.0
+wall_s = 600.0
+command_s = 60.0
+verify_s = 300.0
 """
 
 
@@ -108,6 +108,9 @@ class _ExpertsRun(RunOptions):
     """The expert's run, which the command that teaches goes on with."""
 
     command: str = ""
+
+    def anew(self) -> str:
+        return f"looper runs rm teaching-micro; {self.command}"
 
     def _command(self, *ending: str) -> str:
         return self.command

@@ -286,7 +286,7 @@ class Trainer:
         self.model.load_weights(list(part("weights.").items()), strict=False)
         self.optimizer.state = tree_unflatten(list(part("optimizer.").items()))
         self.done, self.tokens, self.seconds = state["done"], state["tokens"], state["seconds"]
-        self.cpu_seconds = state["cpu_seconds"]
+        self.cpu_seconds = state.get("cpu_seconds", 0.0)
         self.losses = [LossPoint(**point) for point in state["losses"]]
         self.validations = [LossPoint(**point) for point in state["validations"]]
         if state["best"]:
