@@ -20,6 +20,7 @@ PLAN = planned(
     + arm("buffer", 'learning = { treatment = "adapter", strategy = { name = "partial_replay", buffer = 5, priority = "recency" } }')
     + arm("short", "limits = { steps = 4 }")
     + arm("small", 'model = "nano:4bit"')
+    + arm("elsewhere", 'model = "mlx:a/b-4bit"')
     + arm("peaked", "sampling = { top_k = 5, min_p = 0.1 }")
     + arm("first", 'repetition = 1\nonly_seeds = 1', "again")
     + best("any_of_two", "base", "first")
@@ -40,6 +41,7 @@ HAS: dict[str, dict[str, float]] = {
     "warm": BASE | {"temperature": 0.9},
     "short": BASE | {"steps": 4},
     "small": BASE | {"bits": 4.0},
+    "elsewhere": BASE,
     "peaked": BASE | {"top_k": 5, "min_p": 0.1},
     "first": BASE | {"seeds": 1},
     "any_of_two": {"attempts": 2},

@@ -53,9 +53,15 @@ class _Reader:
 
     def _blank(self) -> bool:
         """Whether anything is left after blanks and comments."""
-        found = BLANK.match(self.text, self.at)
-        self.at = found.end() if found else self.at
+        self._read(BLANK)
         return self.at < len(self.text)
+
+    def _read(self, what: re.Pattern[str]) -> str:
+        """What stands here, and goes behind it."""
+        found = what.match(self.text, self.at)
+        assert found is not None, "no valid TOML"
+        self.at = found.end()
+        return found.group()
 
     def _note(self, path: Path, at: int) -> None:
         line = bisect_right(self.lines, at)
@@ -65,16 +71,9 @@ class _Reader:
         """The parts of a dotted key, and where each begins."""
         while self._blank():
             begun = self.at
-            if self.text[begun] in "\"'":
-                found = STRING.match(self.text, begun)
-                word = found.group()[1:-1] if found else ""
-            else:
-                found = BARE.match(self.text, begun)
-                word = found.group() if found else ""
-            self.at = found.end() if found else begun + 1
-            yield word, begun
+            yield (self._read(STRING)[1:-1] if self.text[begun] in "\"'" else self._read(BARE)), begun
             self._blank()
-            if self.at >= len(self.text) or self.text[self.at] != ".":
+            if self.text[self.at] != ".":
                 return
             self.at += 1
 
@@ -107,19 +106,15 @@ class _Reader:
 
     def _value(self, path: Path) -> None:
         self._blank()
-        if self.at >= len(self.text):
-            return
         match self.text[self.at]:
             case '"' | "'":
-                found = STRING.match(self.text, self.at)
-                self.at = found.end() if found else len(self.text)
+                self._read(STRING)
             case "[":
                 self._inside("]", path)
             case "{":
                 self._inside("}", path)
             case _:
-                plain = PLAIN.match(self.text, self.at)
-                self.at = plain.end() if plain else self.at
+                self._read(PLAIN)
 
     def _inside(self, end: str, path: Path) -> None:
         """Items of an array, or pairs of a table within a line."""
