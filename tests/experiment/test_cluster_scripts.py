@@ -211,7 +211,7 @@ class Slurm:
             process.wait(timeout=60)
 
 
-def _until(true: Callable[[], object], within_s: float = 200) -> None:
+def _until(true: Callable[[], object], within_s: float = 400) -> None:
     until = time.monotonic() + within_s
     while not true():
         assert time.monotonic() < until
@@ -339,7 +339,7 @@ def test_hosts_run_the_plan_and_end_with_the_script_however_that_ends(
         _given(project.looper("cluster", "hosts", plan, "two", "root@three", *asked))
         with (tmp_path / "said").open("w") as said:
             first = three[0].run("bash", str(script), stdout=said, stderr=said)
-            _until(lambda: len(_steps(project)) >= 7 or first.poll() is not None)
+            _until(lambda: len(_steps(project)) >= 7 or first.poll() is not None, 400)
             assert first.poll() is None and _token_of(three), (tmp_path / "said").read_text()
             _in(three[0], script, number)
             first.wait(timeout=60)

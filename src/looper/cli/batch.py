@@ -53,7 +53,7 @@ _NODE = r"""
 # no, or first for the first node of a SLURM job; $3: cells at once, or nothing for as many as there are CPUs; $4: MiB of one cell; $5: the interpreter.
 # shellcheck disable=SC2329  # It is sent as text.
 node() {
-  local head=$1 is_head=$2 cells=$3 memory_mb=$4 python=$5 token place here ray life what said code=0
+  local head=$1 is_head=$2 cells=$3 memory_mb=$4 python=$5 token place here ray life what said before=none code=''
   umask 077
   IFS= read -r token
   exec 3<&0 </dev/null
@@ -68,22 +68,30 @@ node() {
   if [ -n "$cells" ]; then what+=(--num-cpus="$cells"); fi
   if [ "${cells:-0}" -gt 0 ]; then what+=(--memory="$((cells * memory_mb * 1048576))"); fi
   if [ "$is_head" = yes ] || { [ "$is_head" = first ] && [ "$SLURM_NODEID" = 0 ]; }; then
-    what+=(--head --node-ip-address="${head%:*}" --port="${head##*:}" --include-dashboard=false)
+    what+=(--head --node-ip-address="${head%:*}" --port="${head##*:}" --include-dashboard=false --no-monitor)
   else
     what+=(--address="$head")
   fi
-  "$python" -m ray.scripts.scripts start "${what[@]}" >"$place/log" 2>&1 &
-  ray=$!
+  # Machines that are busy are slow at it: Ray's own patience is a minute with the head, and half of one elsewhere.
+  export RAY_DASHBOARD_STARTUP_TIMEOUT_S=180
   cat <&3 >/dev/null &
   life=$!
   trap 'kill "$life" 2>/dev/null' TERM INT HUP
-  while kill -0 "$ray" 2>/dev/null && kill -0 "$life" 2>/dev/null; do sleep 0.5; done
-  if kill -0 "$life" 2>/dev/null; then
-    said=$(grep -v '^[[:space:]]*$' "$place/log" | tail -n 3 | tr '\n' ' ')
-    echo "looper: Ray ended on $here: ${said:-it said nothing}" >&2
-    kill "$life" 2>/dev/null
+  SECONDS=0
+  while kill -0 "$life" 2>/dev/null && { [ -z "$code" ] || [ "$SECONDS" -lt 180 ]; }; do
     code=69
-  fi
+    "$python" -m ray.scripts.scripts start "${what[@]}" >"$place/log" 2>&1 &
+    ray=$!
+    while kill -0 "$ray" 2>/dev/null && kill -0 "$life" 2>/dev/null; do sleep 0.5; done
+    kill -0 "$life" 2>/dev/null || code=0
+    if [ "$code" != 0 ]; then
+      said=$(grep -v '^[[:space:]]*$' "$place/log" | tail -n 3 | tr '\n' ' ')
+      if [ "$said" != "$before" ]; then echo "looper: Ray ended on $here: ${said:-it said nothing}" >&2; fi
+      before=$said
+      sleep 2
+    fi
+  done
+  kill "$life" 2>/dev/null
   exec 2>/dev/null
   kill "$ray"
   for _ in $(seq 20); do kill -0 "$ray" && sleep 0.5; done
@@ -120,7 +128,7 @@ unset RAY_AUTH_TOKEN RAY_ADDRESS
 """
 
 _RUN = r"""
-# Until every node is there, or a minute has brought no other.
+# Until every node is there, or three minutes have brought no other.
 cat >"$place/wait.py" <<'END'
 import logging, os, sys, time
 address, wanted = sys.argv[1], int(sys.argv[2])
@@ -132,7 +140,7 @@ def alive(process):
         return False
     return True
 since, found, joined = time.monotonic(), 0, False
-while found < wanted and time.monotonic() - since < 60 and any(map(alive, senders)):
+while found < wanted and time.monotonic() - since < 180 and any(map(alive, senders)):
     try:
         if not joined:
             import ray
