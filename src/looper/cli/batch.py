@@ -1,6 +1,6 @@
 """Scripts that run one plan on several machines for as long as it takes: what `looper cluster` writes.
 
-A script has two parts. `node`, sent to every machine as text, starts Ray there and ends it when whoever sent it is gone. Below it stands
+A script has two parts. `node`, sent to every machine as text, starts Ray there and ends it when the sender is gone. Below it stands
 what sends it, by SLURM or by SSH, runs the plan and ends with it. The token is made by the script itself and reaches nodes on standard
 input: what stands on a command line or in an environment can be read by others, or is written down by the queue.
 """
@@ -49,7 +49,7 @@ class Batch:
 
 
 _NODE = r"""
-# On every node: Ray, until whoever sent this is gone or Ray has ended. $1: address of the head, HOST:PORT; $2: whether this is the head, yes,
+# On every node: Ray, until the sender of this is gone or Ray has ended. $1: address of the head, HOST:PORT; $2: whether this is the head, yes,
 # no, or first for the first node of a SLURM job; $3: cells at once, or nothing for as many as there are CPUs; $4: MiB of one cell; $5: the interpreter.
 # shellcheck disable=SC2329  # It is sent as text.
 node() {

@@ -32,6 +32,7 @@ Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to wri
 
 @cluster.command()
 def slurm(
+    context: typer.Context,
     plan: Plan,
     nodes: Annotated[int, typer.Option(min=1, help="Of the job.")] = 2,
     cpus_per_task: Annotated[int, typer.Option(min=1, help="CPUs of each node.")] = 8,
@@ -50,12 +51,13 @@ def slurm(
     """
     from looper.cli.batch import slurm_script
 
-    script = slurm_script(_batch(plan, run_options, cells, python), nodes, cpus_per_task, time)
+    script = slurm_script(_batch(context, plan, run_options, cells, python), nodes, cpus_per_task, time)
     _given(script, output, "sbatch")
 
 
 @cluster.command()
 def hosts(
+    context: typer.Context,
     plan: Plan,
     host: Annotated[list[str], typer.Argument(metavar="HOST...", help="As for ssh: HOST or USER@HOST.")],
     cells: Cells = None,
@@ -84,26 +86,27 @@ def hosts(
     except ValueError as error:
         raise BadInput(f"--ssh: {error}. Write it as in a shell.") from error
     _given(
-        hosts_script(_batch(plan, run_options, cells, python), host, command or "ssh", address),
+        hosts_script(_batch(context, plan, run_options, cells, python), host, command or "ssh", address),
         output,
         "bash",
     )
 
 
-def _batch(plan: str, words: str, cells: int | None, python: str | None) -> "Batch":
+def _batch(context: typer.Context, plan: str, words: str, cells: int | None, python: str | None) -> "Batch":
     """Raises BadInput where the plan or the options of its run cannot be used."""
     import os
     import shlex
     import sys
 
     from looper.cli.batch import Batch
-    from looper.cli.main import app
     from looper.cli.plans import RunOptions, load_written
     from looper.errors import BadInput, one_line
 
+    program = context.find_root().command
+    assert isinstance(program, typer.core.TyperGroup)
     try:
         given = shlex.split(words)
-        run = typer.main.get_group(app).commands["run"]
+        run = program.commands["run"]
         asked = run.make_context("run", [*given, "--", plan]).params
     except Exception as error:  # Typer's own, whose package has changed its place, and those of shlex.
         said = getattr(error, "format_message", error.__str__)()

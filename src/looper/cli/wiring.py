@@ -309,9 +309,8 @@ class Models:
         if spec.shows_losses:
             inner: ChatModel = self._host(spec, adapter)
         else:
-            inner = answering(spec, settings.key_of(spec.backend), context, self._digests)
-        if isinstance(inner, OpenAICompatibleModel) and adapter:
-            inner = inner.with_adapter(served_adapter(adapter, settings, self._say))
+            carried = served_adapter(adapter, settings, self._say) if adapter else None
+            inner = answering(spec, settings.key_of(spec.backend), context, self._digests, carried)
         if not spec.reads:
             return inner
         # A model in MLX has a process of its own; other servers answer for all their models.
@@ -343,9 +342,13 @@ class Models:
 
 
 def answering(
-    spec: ModelSpec, key: str, context_tokens: int, digests: FileDigests | None = None
+    spec: ModelSpec,
+    key: str,
+    context_tokens: int,
+    digests: FileDigests | None = None,
+    adapter: ServedAdapter | None = None,
 ) -> ChatModel:
-    """A model that carries no adapters, without patience. Raises BadInput."""
+    """A model that some server has, without patience; with an adapter where it is one of OpenAI's kind. Raises BadInput."""
     match spec.backend:
         case "noop":
             return ScriptedModel(["<done></done>"], "noop")
@@ -356,7 +359,7 @@ def answering(
         case "ollama":
             return OllamaModel(spec.name, base_url=spec.base_url, context_tokens=context_tokens)
         case "openai" | "vllm" as backend:
-            return OpenAICompatibleModel(
+            model = OpenAICompatibleModel(
                 spec.name,
                 key,
                 base_url=spec.base_url,
@@ -364,6 +367,7 @@ def answering(
                 backend=backend,
                 digests=digests,
             )
+            return model if adapter is None else model.with_adapter(adapter)
         case "anthropic":
             return AnthropicModel(spec.name, key, base_url=spec.base_url, context_tokens=context_tokens)
         case "gold" | "predictions" | "nano" | "mlx":

@@ -118,8 +118,8 @@ class _ProfileText(_Closed):
     record = Plan
 
     model: Annotated[str, Field(examples=["nano"])]
-    """`nano` (embedded), `nano:small`, `nano:4bit`, `gold`, `noop`, `expert` (scripted, of micro's level 1), `mlx:FOLDER`, `ollama:NAME`,
-    `openai:NAME@URL`, `vllm:NAME@URL`, `anthropic:NAME` or `scripted:FILE`."""
+    """`nano` (embedded), `nano:small`, `nano:4bit`, `gold`, `noop`, `expert` (scripted, of micro's level 1), `mlx:FOLDER`,
+    `ollama:NAME`, `openai:NAME@URL`, `vllm:NAME@URL`, `anthropic:NAME` or `scripted:FILE`."""
     overseer: Annotated[str | None, Field(examples=["ollama:qwen2.5-coder:7b"])] = None
     """Model of the arms with oversight that look on; None for the profile's model."""
     adapter: Annotated[str | None, Field(examples=["3f2a91c04d5e6b78"])] = None
