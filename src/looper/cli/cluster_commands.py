@@ -1,4 +1,8 @@
-"""The commands of `looper cluster`."""
+"""The commands of `looper cluster`.
+
+Each writes a script of `cli/batch`; the options of the run in it are read as `looper run` itself reads them, and the plan is loaded once, so that what
+is wrong is said here and not in a queue.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
