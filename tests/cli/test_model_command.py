@@ -56,15 +56,17 @@ def home(tmp_path_factory: pytest.TempPathFactory, state: Path) -> dict[str, str
     place = tmp_path_factory.mktemp("teaching")
     small(place / "small.gguf", "F32", llama__context_length=32_768)
     home = {"LOOPER_HOME": str(state)}
-    added = looper("model", "add", "small.gguf", "--name", "tiny", cwd=place, timeout_s=600, **home)
+    added = looper("model", "add", "small.gguf", "--name", "tiny", cwd=place, timeout_s=PATIENCE_S, **home)
     assert added.returncode == 0, added.stderr
-    made = looper(*TEACH, "taught", *SHORT, cwd=place, timeout_s=600, **home)
+    made = looper(*TEACH, "taught", *SHORT, cwd=place, timeout_s=PATIENCE_S, **home)
     assert made.returncode == 0, made.stderr
     assert "8 iterations" in made.stdout and "any suite seed but 7000" in made.stdout
     assert "trajectories of the expert to learn from, in 1 repository" in made.stderr
     return home
 
 
+PATIENCE_S = 1800
+"""A teaching takes 40 CPU seconds, which on a busy machine are many minutes."""
 TEACH = ("model", "teach", "--from", "tiny")
 SHORT = ("--iterations", "8", "--repositories", "1")
 PLAN = """
@@ -102,7 +104,7 @@ def test_a_taught_model_is_a_model_of_its_own_with_its_record_and_card(
     assert all(card.cpu_seconds for card in teaching.stages)
     card = (folder / "README.md").read_text()
     assert teaching.repositories[0] in card and "--iterations 8 --seed 0 --repositories 1" in card
-    listed = looper("model", "list", cwd=tmp_path, timeout_s=600, **home).stdout.splitlines()
+    listed = looper("model", "list", cwd=tmp_path, timeout_s=PATIENCE_S, **home).stdout.splitlines()
     assert any(line.startswith("taught") and "tiny, taught in 8 iterations" in line for line in listed)
     base, adapted = (
         mx.load(str(state / "models" / name / "model.safetensors")) for name in ("tiny", "taught")
@@ -117,7 +119,9 @@ def test_a_taught_model_is_a_model_of_its_own_with_its_record_and_card(
 def test_a_taught_model_is_not_judged_where_it_was_taught(home: dict[str, str], tmp_path: Path) -> None:
     for seed, code in (("7000", 2), ("7001", 0)):
         (tmp_path / "mine.toml").write_text(PLAN.replace("SEED", seed))
-        planned = looper("plan", "mine.toml", "--model", "mlx:taught", cwd=tmp_path, timeout_s=600, **home)
+        planned = looper(
+            "plan", "mine.toml", "--model", "mlx:taught", cwd=tmp_path, timeout_s=PATIENCE_S, **home
+        )
         assert planned.returncode == code, planned.stderr
         if code:
             assert "taught in the repositories of level 1 and suite seed 7000" in one_line(planned)
@@ -139,7 +143,7 @@ def test_teaching_that_was_killed_goes_on_from_its_checkpoint(
     first.wait()
     done = json.loads(mx.load(str(found[0]), return_metadata=True)[1]["state"])
     assert done["done"] >= 10 and not (state / "models" / "killed").exists()
-    went_on = looper(*longer, cwd=tmp_path, timeout_s=600, **home)
+    went_on = looper(*longer, cwd=tmp_path, timeout_s=PATIENCE_S, **home)
     assert went_on.returncode == 0, went_on.stderr
     assert "cells" not in went_on.stderr, "the expert worked a second time"
     teaching = Teaching.from_json((state / "models" / "killed" / "teaching.json").read_bytes())
@@ -171,7 +175,9 @@ def test_what_cannot_be_taught_is_one_line(home: dict[str, str], state: Path, tm
         ),
         (("new", "--from", "nowhere"), 2, "looper model list"),
     ):
-        found = looper("model", "teach", "--from", "tiny", *arguments, cwd=tmp_path, timeout_s=600, **home)
+        found = looper(
+            "model", "teach", "--from", "tiny", *arguments, cwd=tmp_path, timeout_s=PATIENCE_S, **home
+        )
         assert found.returncode == code and said in one_line(found), found.stderr
     file = state / "models" / "taught" / "teaching.json"
     slow = Teaching.from_json(file.read_bytes()).stages[0].model_copy(update={"cpu_seconds": 20.0})
@@ -182,5 +188,5 @@ def test_what_cannot_be_taught_is_one_line(home: dict[str, str], state: Path, tm
         iterations_for(1.0, slow)
     file.write_text("{")
     (tmp_path / "mine.toml").write_text(PLAN.replace("SEED", "7001"))
-    damaged = looper("plan", "mine.toml", "--model", "mlx:taught", cwd=tmp_path, timeout_s=600, **home)
+    damaged = looper("plan", "mine.toml", "--model", "mlx:taught", cwd=tmp_path, timeout_s=PATIENCE_S, **home)
     assert damaged.returncode == 2 and "nobody knows what this model was taught" in one_line(damaged)

@@ -40,7 +40,7 @@ REPOSITORIES = 40
 MINUTES = 60.0
 WARM_UP = 10
 """Iterations of the first training, which tells how long one takes."""
-RATE, LAST_RATE, LAST_SHARE = 1e-3, 2e-4, 0.25
+RATE, LAST_RATE, LAST_SHARE = 1e-3, 2e-4, 0.24
 """Learning rates, and the share of all iterations that learn at the lower one."""
 MAX_TOKENS = 1024
 MINIMUM = 4
