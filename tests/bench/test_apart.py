@@ -115,7 +115,28 @@ def test_of_what_derives_from_plain_data_nothing_crosses_unasked() -> None:
         with pytest.raises(CROSSING.CannotCross, match="of its own"):
             CROSSING.encoded(value, _refusing)
     assert CROSSING.encoded((Own(3), 1), lambda value: ["own"]) == ["tuple", ["own"], 1]
-    assert CROSSING.decoded(["tuple", ["own", 2], 1], lambda kind, items: (kind, items)) == (("own", [2]), 1)
+    for kind in ("a", "bytez", "complexes", "dicts", "own", "z"):
+        assert CROSSING.decoded(["tuple", [kind, 2], 1], lambda *found: found) == ((kind, [2]), 1)
+
+
+def test_what_crosses_is_written_and_read_by_a_copy_that_nobody_else_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def replaced(*given: object) -> str:
+        raise AssertionError("the product's own")
+
+    import json
+
+    assert (
+        CROSSING.json is not json
+        and sys.modules["json"] is json
+        and sys.modules["json.decoder"] is json.decoder
+    )
+    for name in ("dumps", "loads"):
+        monkeypatch.setattr(json, name, replaced)
+    monkeypatch.setattr(json.decoder.JSONDecoder, "decode", replaced)
+    monkeypatch.setattr(json.encoder.JSONEncoder, "encode", replaced)
+    assert _messages(CROSSING.line_of(["a"])) == [["a"], None]
 
 
 def _refusing(value: object) -> None:
@@ -190,6 +211,10 @@ def size_of(box):
     return box.width * box.inner.height, box.do(1), box.__name__
 
 
+def gone():
+    del globals()["gone"]
+
+
 def arguments():
     return sys.argv[1:], "looper_report" in sys.modules
 """
@@ -209,6 +234,10 @@ def test_functions_are_called_with_plain_data_and_give_plain_data(served: Callab
     with pytest.raises(AttributeError, match="^module 'product' has no attribute 'missing'$"):
         _ = product.missing
     assert not hasattr(product, "__path_of_its_own__")
+    gone, kept = product.gone, product.kept
+    assert gone() is None and kept.__name__ == "kept"
+    with pytest.raises(AttributeError, match="^module 'product' has no attribute 'gone'$"):
+        gone(1, x=2)
 
 
 def test_what_tests_made_of_plain_attributes_crosses_and_other_objects_are_refused(
@@ -412,3 +441,13 @@ def test_what_is_no_answer_is_a_product_that_is_gone(served: Callable[..., Serve
 def test_a_served_product_may_start_processes_of_its_own(served: Callable[..., Served]) -> None:
     served(product=ENDS)
     assert importlib.import_module("product").own() == [4]
+
+
+def test_pipes_that_are_links_are_not_opened(tmp_path: Path) -> None:
+    finders = list(sys.meta_path)
+    os.mkfifo(tmp_path / "elsewhere")
+    for name in ("ask", "answer"):
+        (tmp_path / name).symlink_to("elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        APART.connect(str(tmp_path), str(tmp_path), print)
+    assert sys.meta_path == finders

@@ -179,3 +179,10 @@ def test_margins_and_expectations_bring_their_unit() -> None:
     said = 'shown = "Warmth changes it somehow."\nrefuted = "Warmth changes it otherwise."\nopen = "It is open by {expected}, {margin}."\n'
     (found,) = planned(words + said).contrasts
     assert found.open == "It is open by 15 points, 10 points."
+
+
+def test_what_is_asserted_of_a_choice_is_held_to_it_too() -> None:
+    choice = arm("first", "repetition = 1", "again") + best("any_of_two", "base", "first") + WARM
+    assert planned(choice, head='asserts = ["any_of_two.attempts == 2"]\n').choices
+    with pytest.raises(BadInput, match="any_of_two.attempts == 3 is not so: 2 against 3"):
+        planned(choice, head='asserts = ["any_of_two.attempts == 3"]\n')

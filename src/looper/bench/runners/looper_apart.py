@@ -19,7 +19,7 @@ class ProductGone(Exception):
 
 def connect(folder, tree, refuse):
     """Serve imports of the product through the pipes of a folder; `refuse` is told what of the tests cannot cross."""
-    flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    flags = os.O_RDWR | os.O_NOFOLLOW
     # Both ends: opening waits for nobody, and a process that is gone is told of by the harness.
     ask = os.open(os.path.join(folder, "ask"), flags)
     lines = Lines(os.read, os.open(os.path.join(folder, "answer"), flags))
