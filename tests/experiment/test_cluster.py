@@ -421,17 +421,19 @@ def test_a_node_that_joins_later_takes_cells_once_it_has_shown_that_it_can(
     alone: Project, state: Path, tmp_path: Path
 ) -> None:
     _script(alone, SLOW)
+    plan = alone.folder / "experiments" / "test.toml"
+    plan.write_text(plan.read_text().replace("seeds = [0]", "seeds = [0, 1, 2]"))
     with contextlib.closing(Nodes(1, state, tmp_path)) as nodes:
         alone.environment |= nodes.here
         process = alone.start(
             "run", "test", "--arm", "base", "--workers", "4", "--engine", f"ray:{nodes.address}"
         )
-        _until(lambda: _commands(project), process)
+        _until(lambda: _commands(alone), process)
         nodes.do("add")
-        _, err = process.communicate(timeout=300)
+        _, err = process.communicate(timeout=900)
     assert process.returncode == 0, err
     verdicts = alone.verdicts()
-    assert len(verdicts) == 4 and {verdict.node for verdict in verdicts} == {"127.0.0.3", "127.0.0.4"}
+    assert len(verdicts) == 12 and {verdict.node for verdict in verdicts} == {"127.0.0.3", "127.0.0.4"}
     ready = [node.address for node in read_stream(alone.run, "nodes", ClusterNode)]
     assert ready == ["127.0.0.3", "127.0.0.4"]
 

@@ -30,7 +30,7 @@ from looper.errors import BadInput, JournalError
 from looper.experiment.ledger import Ledger
 from looper.journal import Stream, read_stream
 from looper.records.base import Record
-from looper.records.job import CellJob, RunSpec
+from looper.records.job import CellJob, CellTreatment, Obstacle, RunSpec
 from looper.records.plan import Cell, RunManifest
 from looper.records.task import Task
 from looper.records.trajectory import Step, Trajectory
@@ -314,6 +314,66 @@ def test_p15_a_machine_shows_by_gold_and_noop_that_it_judges_as_it_must(
     )
     assert f"looper bench validate --task {task}" in said
     assert len(project.verdicts()) == 1, "controls are in no record"
+
+
+SENT = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from looper.cli.node import NodeWorker
+from looper.cli.settings import settings
+from looper.cli.wiring import content_source
+from looper.records.content import Wanted
+from looper.records.job import RunSpec
+spec, job = (sys.stdin.buffer.readline() for _ in range(2))
+there = replace(settings(), state=Path(sys.argv[1]))
+source = content_source(RunSpec.from_json(spec).manifest.plan, (), {}, there)
+worker = NodeWorker(spec)
+told, over = worker.begin(job)
+while True:
+    given = [source.answer(Wanted.from_json(text)) for kind, text in told if kind == "wanted"]
+    print(*(kind if kind != "said" else text.decode() for kind, text in told), sep="\\n")
+    if over:
+        break
+    told, over = worker.go_on(*given)
+worker.end()
+"""
+
+
+def test_p15_an_adapter_that_a_machine_lacks_is_sent_to_it_before_its_attempt(
+    project: Project, micro: tuple[tuple[Task, ...], dict[str, Path]], tmp_path: Path
+) -> None:
+    """The attempt itself has an obstacle, so that no model is asked."""
+    tmp_path.chmod(0o755)
+    assert project.looper("run", "test", "--arm", "noop", "--limit", "1").returncode == 0
+    manifest = read_run(project.run).manifest
+    arm = next(arm for arm in manifest.plan.arms if arm.name == "noop")
+    task = next(task for task in micro[0] if task.instance_id == manifest.tasks[0])
+    job = CellJob(
+        cell=Cell(arm="noop", seed=0, instance_id=task.instance_id),
+        arm=arm,
+        task=task,
+        limits=manifest.plan.limits_of(arm),
+        treatment=CellTreatment(adapter="0123456789abcdef"),
+        obstacle=Obstacle(cause="no model is asked"),
+    )
+    there, here = tmp_path / "there", tmp_path / "here"
+    files = {"adapter.json": b"{}", "adapter_config.json": b"{}", "adapters.safetensors": b"weights"}
+    (there / "adapters" / job.treatment.adapter).mkdir(parents=True)
+    for name, content in files.items():
+        (there / "adapters" / job.treatment.adapter / name).write_bytes(content)
+    spec = RunSpec(manifest=manifest, sandbox="auto", arms=("noop",)).to_json()
+    done = subprocess.run(
+        [sys.executable, "-c", SENT, str(there)], input=spec + b"\n" + job.to_json() + b"\n",
+        cwd=project.folder, env={**project.environment, "LOOPER_HOME": str(here)}, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    told = [line for line in done.stdout.decode().splitlines() if not line.startswith("bubblewrap")]
+    assert told[:4] == ["wanted"] * 4 and told[-1] == "Verdict"
+    assert re.fullmatch(r"adapter 0123456789abcdef fetched, 0.0 MB in [\d.]+ s", told[4])
+    (fetched,) = (here / "fetched").glob("[0-9a-f]*")
+    assert {path.name: path.read_bytes() for path in fetched.iterdir()} == files
+    assert not (here / "adapters").exists()
 
 
 @pytest.mark.slow
