@@ -394,9 +394,11 @@ def holding(
     running = llama_cpp_with(place / "nano.gguf", 512, adapters=files)
     if isinstance(running, str):
         pytest.skip(running)
-    running.restart()
-    yield running, files[1]
-    running.kill()
+    try:
+        running.restart()
+        yield running, files[1]
+    finally:
+        running.kill()
 
 
 @pytest.mark.parametrize("server", [VLLM, "llama.cpp"])

@@ -30,7 +30,7 @@ from tests.fakes.scripted_http import Move, ScriptedServer, free_port, whole
 
 RECORDINGS = Path(__file__).parents[1] / "data" / "backends"
 STARTED_WITHIN_S = 120.0
-VLLM_WITHIN_S = 900.0
+VLLM_WITHIN_S = 1800.0
 """It imports for minutes where the processor is not its own."""
 
 

@@ -34,7 +34,7 @@ class Settings:
     mirrors: Path
     """Bare mirrors of the benchmark's repositories. LOOPER_MIRRORS, else below `state`."""
     keys: Mapping[str, str] = field(repr=False)
-    """Of whoever serves models, by backend, from OPENAI_API_KEY and ANTHROPIC_API_KEY; empty where they are not set. In no record and
+    """Of whoever serves models, by backend, from OPENAI_API_KEY, VLLM_API_KEY and ANTHROPIC_API_KEY; empty where they are not set. In no record and
     no message."""
     agents: Path | None = None
     """Versions of the agent's own source, by the hash of their trees, for arms that name one."""

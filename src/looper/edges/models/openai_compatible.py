@@ -74,7 +74,7 @@ class OpenAICompatibleModel:
         self._beside = Server(what, url.removesuffix("/v1"), headers, self._how, timeouts or Timeouts())
         self._url, self._digests = url, digests or FileDigests()
         self._limit, self._counts = "max_tokens", Counts()
-        self._kind = "openai"
+        self._kind = backend
         """Of the server; known once the model was asked which one it is."""
         self._silent: frozenset[str] = frozenset()
         """Parameters that the server does not want to be named."""
