@@ -60,7 +60,10 @@ try:
 except SandboxUnavailable as error:
     print("unavailable:", error)
 else:
-    print(python(sandbox, Path(sys.argv[2]), sys.argv[3], sys.argv[4]).text())
+    try:
+        print(python(sandbox, Path(sys.argv[2]), sys.argv[3], sys.argv[4]).text())
+    except AssertionError as error:
+        print("unavailable:", error)
 """
 
 
