@@ -164,6 +164,12 @@ if [ -z "$stopped" ]; then
     if [ -z "$stopped" ]; then
       @RUN@ &
       run=$!
+      # Nor does the run outlive a script that was killed.
+      (
+        while kill -0 "$$" 2>/dev/null; do sleep 1; done
+        kill -TERM "$run" 2>/dev/null
+      ) &
+      guard=$!
       # A signal ends this before the run has ended.
       wait "$run"
       code=$?
@@ -171,6 +177,7 @@ if [ -z "$stopped" ]; then
         wait "$run"
         code=$?
       done
+      kill "$guard" 2>/dev/null
     fi
   else
     code=69
