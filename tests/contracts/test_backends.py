@@ -40,7 +40,7 @@ from tests.fakes.gguf_file import nano as nano_gguf
 from tests.fakes.scripted_http import Answer, ScriptedServer, whole
 
 from looper.cli.settings import Settings, settings
-from looper.cli.wiring import export_adapter, served_adapter
+from looper.cli.wiring import adapter_store, export_adapter, served_adapter
 from looper.edges.models.arrival import Arrival, NextTokens, ServedAdapter, arrived
 from looper.edges.models.mlx import MlxModel, folder_digest, nano_folder
 from looper.edges.models.ollama_adapters import register
@@ -384,7 +384,9 @@ def holding(
 ) -> Iterator[tuple[Running, Path]]:
     """A server with nano, and where it reads the trained adapter from."""
     if server == VLLM:
-        served = served_adapter(taught.trained.id, taught.settings, print)
+        served = served_adapter(
+            adapter_store(taught.settings).folder(taught.trained.id), taught.settings, print
+        )
         yield started(VLLM)[0], served.in_peft() / PEFT_WEIGHTS
         return
     nano_gguf(place / "nano.gguf")
@@ -412,7 +414,9 @@ def test_adapters_arrive_on_a_server_as_they_are_and_leave_its_base_alone(
         identity, reply = model.identity(), model.reply(request())
         assert isinstance(model, OpenAICompatibleModel)
         zero, trained = (
-            model.with_adapter(served_adapter(card.id, taught.settings, told.append))
+            model.with_adapter(
+                served_adapter(adapter_store(taught.settings).folder(card.id), taught.settings, told.append)
+            )
             for card in (taught.zero, taught.trained)
         )
         for card, carrying in ((taught.zero, zero), (taught.trained, trained)):
@@ -436,7 +440,9 @@ def test_adapters_arrive_on_a_server_as_they_are_and_leave_its_base_alone(
         file.write_bytes(stale(file))
         if server == VLLM:
             other = shutil.copytree(file.parent, tmp_path / "other")
-            served = served_adapter(taught.trained.id, taught.settings, told.append)
+            served = served_adapter(
+                adapter_store(taught.settings).folder(taught.trained.id), taught.settings, told.append
+            )
             wrong = model.with_adapter(replace(served, digest="2" * 64, in_peft=lambda: other))
         else:
             running.restart()
@@ -472,7 +478,9 @@ def test_an_adapter_that_is_not_there_or_belongs_elsewhere_is_said_in_one_line(
     with holding(server, taught, started, tmp_path) as (running, _), closing(taught.base):
         model = client(server, running.model, f"http://127.0.0.1:{running.port}")
         assert isinstance(model, OpenAICompatibleModel)
-        served = served_adapter(taught.trained.id, taught.settings, print)
+        served = served_adapter(
+            adapter_store(taught.settings).folder(taught.trained.id), taught.settings, print
+        )
 
         def refused(adapter: ServedAdapter) -> str:
             with pytest.raises((ModelMissing, ModelUnfit)) as caught:

@@ -844,6 +844,8 @@ class Vllm:
         self.loaded, self.loads, self.refuses = dict[str, str](), 0, b""
         self.after_the_adapter: MlxModel | None = None
         """What base says once an adapter was asked, where a cache mixes both."""
+        self.asked, self.in_turn, self.silent = 0, False, False
+        """Whether two servers answer in turn behind one address, and whether log probabilities are told at all."""
 
     def __call__(self, request: bytes) -> Any:
         head, _, body = request.partition(b"\r\n\r\n")
@@ -865,7 +867,12 @@ class Vllm:
                 assert asked["max_tokens"] == 1 and "prompt_logprobs" not in asked
                 if asked["model"] != "m":
                     self.base = self.after_the_adapter or self.base
+                self.asked += 1
                 model = self.base if asked["model"] == "m" else self.carrying
+                if self.in_turn and self.asked % 2:
+                    model = self.carrying
+                if self.silent:
+                    return reply(200, b'{"choices": [{"text": "x", "logprobs": null}]}')
                 said = model.next_tokens(asked["prompt"], asked["logprobs"])
                 return reply(200, json.dumps({"choices": [{"logprobs": {"top_logprobs": [said]}}]}).encode())
             case "/v1/chat/completions" if asked["model"] not in ("m", *self.loaded):
@@ -930,6 +937,11 @@ def test_an_adapter_is_loaded_on_vllm_by_its_content_and_again_where_the_server_
         ("ignored", "does not compute with the adapter what it was trained to"),
         ("another base", "m is not the model that the adapter was trained on"),
         ("a cache that mixes", "m says something else once the adapter was asked"),
+        ("two servers in turn", "m answers one question in two ways"),
+        (
+            "no log probabilities",
+            "tells no log probabilities, so whether it has the adapter .* cannot be seen",
+        ),
         ("its name is taken", "has a model looper-a+ from /elsewhere, and the adapter is in "),
         ("refused", r"LoRA rank 8 is greater than max_lora_rank 4\. Start vLLM with .* --max-lora-rank 8"),
     ],
@@ -950,6 +962,10 @@ def test_an_adapter_that_is_not_in_force_as_it_is_on_vllm_is_refused_before_anyt
             vllm.base = changed
         case "a cache that mixes":
             vllm.after_the_adapter = changed
+        case "two servers in turn":
+            vllm.in_turn = True
+        case "no log probabilities":
+            vllm.silent = True
         case "its name is taken":
             vllm.loaded["looper-" + "a" * 16] = "/elsewhere"
         case "refused":

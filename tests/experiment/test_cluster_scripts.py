@@ -108,6 +108,8 @@ def test_what_slurm_is_asked_for_follows_from_the_plan_and_the_options(project: 
         (["slurm", "nowhere"], 'There is no experiment "nowhere"'),
         (["slurm", "test", "--time", "soon"], "--time soon: write it as SLURM does"),
         (["slurm", "test", "--run-options", "--engine ray"], "leave --engine out: the script says where cells run"),
+        (["slurm", "test", "--run-options", "--fresh"], "leave --fresh out"),
+        (["slurm", "capability", "--run-options", "--adapter 0f"], 'No adapter begins with "0f"'),
         (["slurm", "test", "--run-options", "--limt 3"], "--run-options: No such option: --limt"),
         (["slurm", "test", "--run-options", "'"], "--run-options: No closing quotation"),
         (["hosts", "test", "a", "a"], "a is named twice"),

@@ -103,7 +103,7 @@ def _batch(context: typer.Context, plan: str, words: str, cells: int | None, pyt
     import sys
 
     from looper.cli.batch import Batch
-    from looper.cli.plans import RunOptions, load_written
+    from looper.cli.plans import RunOptions, load_written, parse_override
     from looper.errors import BadInput, one_line
 
     program = context.find_root().command
@@ -115,13 +115,19 @@ def _batch(context: typer.Context, plan: str, words: str, cells: int | None, pyt
     except Exception as error:  # Typer's own, whose package has changed its place, and those of shlex.
         said = getattr(error, "format_message", error.__str__)()
         raise BadInput(f"--run-options: {one_line(said).rstrip('.')}. See them: looper run --help") from error
-    for name in ("engine", "dry_run"):
+    for name in ("engine", "dry_run", "fresh"):
         if asked[name] not in ("local", False):
             raise BadInput(
-                f"--run-options: leave --{name.replace('_', '-')} out: the script says where cells run."
+                f"--run-options: leave --{name.replace('_', '-')} out: the script says where cells run, and goes on where it was ended."
             )
     options = RunOptions(
-        plan, asked["profile"], asked["model"], arms=tuple(asked["arm"] or ()), limit=asked["limit"]
+        plan,
+        asked["profile"],
+        asked["model"],
+        arms=tuple(asked["arm"] or ()),
+        limit=asked["limit"],
+        overrides=tuple(parse_override(text) for text in asked["override"] or ()),
+        adapter=asked["adapter"],
     )
     written = load_written(options, chosen_settings())
     return Batch(

@@ -50,9 +50,9 @@ class NodeWorker:
         people or wants something; and whether it is over."""
         return self._begun(lambda site: self._make(CellJob.from_json(job), site))
 
-    def go_on(self, given: bytes = b"") -> tuple[Sequence[Told], bool]:
+    def go_on(self, given: bytes | None = None) -> tuple[Sequence[Told], bool]:
         """The same from there: whatever it told is durable, and what it wanted is given."""
-        if given:
+        if given is not None:
             self._given.put(given)
         elif self._waited:
             self._durable.set()

@@ -8,7 +8,7 @@ decides them, so the same command goes on where it was ended, however that was.
 
 import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from looper.cli.plans import RunOptions
@@ -108,9 +108,11 @@ class _ExpertsRun(RunOptions):
     """The expert's run, which the command that teaches goes on with."""
 
     command: str = ""
+    beside: str = ""
+    """The command that teaches with the next seed, whose expert works in repositories of its own."""
 
     def anew(self) -> str:
-        return f"looper runs rm teaching-micro; {self.command}"
+        return self.beside
 
     def _command(self, *ending: str) -> str:
         return self.command
@@ -161,7 +163,12 @@ def _experts_run(options: TeachOptions, settings: Settings) -> RunOptions:
     file = settings.state / "teaching" / f"{suite_seed}-{options.repositories}" / "teaching.toml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(_PLAN.format(suite_seed=suite_seed, repositories=options.repositories), "utf-8")
-    return _ExpertsRun(str(file), sandbox=options.sandbox, command=options.command)
+    return _ExpertsRun(
+        str(file),
+        sandbox=options.sandbox,
+        command=options.command,
+        beside=replace(options, seed=options.seed + 1).command,
+    )
 
 
 def _trained(

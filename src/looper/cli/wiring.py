@@ -76,7 +76,7 @@ from looper.edges.sandboxes.process import end_left
 from looper.edges.sandboxes.shell import LocalShell
 from looper.edges.signals import Stop as Stop
 from looper.edges.signals import interruptible
-from looper.edges.trainers.adapter_store import AdapterStore
+from looper.edges.trainers.adapter_store import AdapterStore, card_in
 from looper.edges.trainers.encoding import load_tokenizer, supervised_spans, window_examples
 from looper.edges.trainers.estimate import free_bytes, memory_bytes
 from looper.edges.trainers.gguf_adapter import to_gguf
@@ -309,7 +309,7 @@ class Models:
         if spec.shows_losses:
             inner: ChatModel = self._host(spec, adapter)
         else:
-            carried = served_adapter(adapter, settings, self._say) if adapter else None
+            carried = served_adapter(self._adapters(adapter), settings, self._say) if adapter else None
             inner = answering(spec, settings.key_of(spec.backend), context, self._digests, carried)
         if not spec.reads:
             return inner
@@ -476,10 +476,9 @@ def register_adapter(
         return card, register(kept.folder(card.id), card, config, base, name, url, model)
 
 
-def served_adapter(adapter: str, settings: Settings, say: Callable[[str], None]) -> ServedAdapter:
-    """An adapter that was made here, for a server of somebody else. Raises BadInput where it is damaged, or no plain LoRA."""
-    kept = adapter_store(settings)
-    card, folder = kept.load(adapter), kept.folder(adapter)
+def served_adapter(folder: Path, settings: Settings, say: Callable[[str], None]) -> ServedAdapter:
+    """The adapter in a folder, for a server of another process. Raises BadInput where it is damaged, or no plain LoRA."""
+    card = card_in(folder)
     must_be_plain_lora(card, "PEFT")
     digest = folder_digest(folder)
 

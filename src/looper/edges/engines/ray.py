@@ -76,7 +76,7 @@ class Worker(Protocol):
     def begin(self, job: bytes) -> tuple[Sequence[Told], bool]:
         """What an attempt tells, until something that it acts on when that is durable, or that it waits for; and whether it is over."""
 
-    def go_on(self, given: bytes = b"") -> tuple[Sequence[Told], bool]:
+    def go_on(self, given: bytes | None = None) -> tuple[Sequence[Told], bool]:
         """The same from there: whatever it told is durable, and what it wanted is given."""
 
     def end(self) -> None:
@@ -441,6 +441,8 @@ class RayEngine:
                 raise _NotBegun from error
             return node, f"{lost} workers were lost during its control cells, the last so: {error}"
         if refusal is None:
+            if not told:
+                raise Cancelled  # A worker is ended in the middle of its control cells only together with the run.
             self._mark(node, NodeState.READY, "; ".join(told))
         return refusal
 

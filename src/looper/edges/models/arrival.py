@@ -79,6 +79,11 @@ def arrived(
     theirs, ours = ({text: of(text) for text in TEXTS} for of in (base, model.next_tokens))
     told = [text for text in TEXTS if theirs[text]]
     noise = max((apart(theirs[text], base(text)) for text in told), default=0.0)
+    if noise > APART:
+        raise BadInput(
+            f"{served} answers one question in two ways: log probabilities of the same next tokens are up to {noise:.3f} nats apart, where "
+            f"{APART} is allowed, so whether an adapter is in force cannot be seen. Serve it with mlx:FOLDER."
+        )
     plain = max((apart(theirs[text], ours[text]) for text in told), default=0.0)
     most = APART + noise
     if plain > most:

@@ -165,6 +165,11 @@ class OpenAICompatibleModel:
                 found = self._adapter.compared(base.next_tokens, self.next_tokens, self._name, *how)
             except BadInput as error:
                 raise ModelUnfit(str(error)) from error
+            if not found.tokens:
+                raise ModelUnfit(
+                    f"{self._server.what} tells no log probabilities, so whether it has the adapter {self._adapter.id} cannot be seen. Serve it "
+                    "with mlx:FOLDER."
+                )
             self._adapter.say(f"{self._server.what} has the adapter {self._adapter.id}: {found.said}")
             self._arrival = found
 
@@ -212,10 +217,8 @@ class OpenAICompatibleModel:
             if self._kind == "llamacpp":
                 body = {"prompt": text, "n_predict": 1, "n_probs": TOP, "temperature": 0.0, **self._carried}
                 told = json.loads(self._beside.post("/completion", body, LOAD_S))
-                return {
-                    each["token"]: each["logprob"]
-                    for each in told["completion_probabilities"][0]["top_logprobs"]
-                }
+                of_token = told.get("completion_probabilities") or [{"top_logprobs": []}]
+                return {each["token"]: each["logprob"] for each in of_token[0]["top_logprobs"]}
             body = {
                 "model": self._name,
                 "prompt": text,
@@ -225,7 +228,9 @@ class OpenAICompatibleModel:
                 **self._carried,
             }
             (choice,) = json.loads(self._server.post("/completions", body, LOAD_S))["choices"]
-            found: Mapping[str, float] = choice["logprobs"]["top_logprobs"][0]
+            found: Mapping[str, float] = (
+                choice["logprobs"]["top_logprobs"][0] if choice.get("logprobs") else {}
+            )
             return found
 
     def _shown(self, path: str) -> Mapping[str, Any]:

@@ -43,18 +43,22 @@ class AdapterStore:
         return self.folder(adapter_id).is_dir()
 
     def load(self, adapter_id: str) -> AdapterRecord:
-        """The card of an adapter, after a look at its weights. Raises BadInput where they are not the ones on it."""
-        folder = self.folder(adapter_id)
-        try:
-            card = AdapterRecord.from_json((folder / CARD).read_bytes())
-            whole = weights_hash(folder) == card.weights_hash
-        except (OSError, ValueError) as error:
-            raise BadInput(
-                f"The adapter {folder} cannot be read: {reason(error)}. {_anew(adapter_id)}"
-            ) from error
-        if not whole:
-            raise BadInput(f"The weights in {folder} are not the ones on its card. {_anew(adapter_id)}")
-        return card
+        """The card of an adapter; as `card_in`."""
+        return card_in(self.folder(adapter_id))
+
+
+def card_in(folder: Path) -> AdapterRecord:
+    """The card of the adapter in a folder, after a look at its weights. Raises BadInput where they are not the ones on it."""
+    try:
+        card = AdapterRecord.from_json((folder / CARD).read_bytes())
+        whole = weights_hash(folder) == card.weights_hash
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"The adapter {folder} cannot be read: {reason(error)}. {_anew(folder.name)}"
+        ) from error
+    if not whole:
+        raise BadInput(f"The weights in {folder} are not the ones on its card. {_anew(folder.name)}")
+    return card
 
 
 def _anew(adapter_id: str) -> str:
