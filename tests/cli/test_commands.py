@@ -687,6 +687,20 @@ def test_a_plan_gathers_what_its_own_adapter_is_trained_on_and_then_carries_it(t
         left_out = f"left out: adapted, to carry an adapter, of which none is named. {how}"
         assert (left_out in gathers.stdout.splitlines()) == (more == ())
     assert json.loads(looper(*asked, "--json", cwd=tmp_path, **home).stdout)["without_adapter"] == ["adapted"]
+    # What is wrong with the arm is said now, and not once the others have worked for its adapter.
+    written = (tmp_path / "mine.toml").read_text()
+    for right, wrong, said in (
+        (
+            "adapted = true",
+            'adapted = true\nlearning = { treatment = "memory" }',
+            "adapted must differ from base",
+        ),
+        ('shown = "The adapter helps."', 'shown = "The adapter harms."', "adapted − base"),
+        ("adapted = true", 'adapted = "yes"', "arms.4.adapted"),
+    ):
+        (tmp_path / "wrong.toml").write_text(written.replace(right, wrong))
+        refused = one_line(looper("plan", "wrong.toml", "--profile", "demo", cwd=tmp_path, **home))
+        assert said in refused, refused
     # A profile that leaves the arm out may stand below the same hypothesis.
     here = f"arms = {json.dumps(others[1::2])}"
     (tmp_path / "gather.toml").write_text(
@@ -700,6 +714,16 @@ def test_a_plan_gathers_what_its_own_adapter_is_trained_on_and_then_carries_it(t
     assert "from 30 tasks, none of them evaluated here" in carries.stdout
     assert "arm adapted: model nano with the adapter 3f2a91c04d5e6b78" in carries.stdout.splitlines()
     assert "left out: " not in carries.stdout
+    # A profile may name it by its beginning too, and one that is not there is no reason to remove anything.
+    for beginning, asks in (("3f2a", ""), ("ffff", 'No adapter begins with "ffff"')):
+        (tmp_path / "named.toml").write_text(
+            written.replace('like = "demo"', f'like = "demo"\nadapter = "{beginning}"')
+        )
+        named_so = looper("plan", "named.toml", "--profile", "demo", cwd=tmp_path, **home)
+        if asks:
+            assert asks in one_line(named_so) and "adapter rm" not in named_so.stderr
+        else:
+            assert "arm adapted: model nano with the adapter 3f2a91c04d5e6b78" in named_so.stdout.splitlines()
     # Of arms that are named nothing else is laid out: what others learn from is not gathered either.
     alone = looper(*asked, "--adapter", "3f2a", "--arm", "base", cwd=tmp_path, **home).stdout
     assert "cells: 12 (12 tasks, 1 arm, 1 seed), parallel" in alone.splitlines()

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from looper.edges.content import CHUNK_BYTES, ContentCache, ContentSource, content_of
+from looper.edges.content import CHUNK_BYTES, ContentCache, ContentSource, content_of, must_be_idle
 from looper.edges.models.digests import FileDigests
 from looper.edges.workspaces.exports import BaseTrees
 from looper.edges.workspaces.mirrors import missing_commits, must_be_whole, packed_trees
-from looper.errors import DiskNearlyFull, InfrastructureError
-from looper.records.content import Content, ContentKind, Wanted
+from looper.errors import BadInput, DiskNearlyFull, InfrastructureError
+from looper.records.content import ContentFile, ContentKind, Wanted
 from looper.records.task import Task
 
 ADAPTER = ContentKind.ADAPTER
@@ -108,12 +108,9 @@ def test_what_comes_otherwise_than_it_was_told_is_refused_and_leaves_nothing(
 
 
 def test_no_path_leads_out_of_its_folder(there: Path, tmp_path: Path) -> None:
-    content = content_of(there / "first", FileDigests())
-    files = tuple(file.model_copy(update={"path": f"../{file.path}"}) for file in content.files)
-    with pytest.raises(InfrastructureError, match="has a file"):
-        cache(there, tmp_path / "here", ask=lambda wanted: Content(files=files).to_json()).place(
-            ADAPTER, "first", None
-        )
+    listed = content_of(there / "first", FileDigests()).to_json().replace(b"adapters.s", b"../adapters.s")
+    with pytest.raises(InfrastructureError, match=r"\.\./adapters\.safetensors is no path below a folder"):
+        cache(there, tmp_path / "here", ask=lambda wanted: listed).place(ADAPTER, "first", None)
     with pytest.raises(InfrastructureError, match="does not have"):
         source(there).answer(Wanted(kind=ADAPTER, name="first", path="../second/adapters.safetensors"))
 
@@ -180,3 +177,30 @@ def test_packed_trees_are_a_mirror_of_the_commits_of_tasks_alone(
         assert [file for file in there if not file.path.startswith(".git/")] == [
             file for file in fetched if not file.path.startswith(".git/")
         ]
+
+
+def test_what_a_process_of_this_machine_is_at_work_with_is_not_to_be_removed(
+    there: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "here"
+    must_be_idle(folder)
+    at_work = cache(there, folder)
+    assert at_work.place(ADAPTER, "first", None) is not None
+    with pytest.raises(BadInput, match="is at work in"):
+        must_be_idle(folder)
+    at_work.close()
+    must_be_idle(folder)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../up", "a/../../up", ".", "a//b", ""])
+def test_a_listing_names_only_files_below_its_folder(path: str) -> None:
+    with pytest.raises(ValueError, match="is no path below a folder"):
+        ContentFile(path=path, size_bytes=1, sha256=64 * "0")
+
+
+def test_linked_folders_belong_to_what_a_folder_holds(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "part").write_bytes(b"w")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "linked").symlink_to(tmp_path / "weights")
+    assert [file.path for file in content_of(tmp_path / "model", FileDigests()).files] == ["linked/part"]

@@ -468,6 +468,13 @@ def test_j3_the_command_that_an_interrupted_run_names_goes_on_with_that_run(proj
     )
     on = project.looper(*shlex.split(named)[1:])
     assert on.returncode == 0, on.stderr
+    # These arms have no cell left, so the command that goes on is that of all.
+    runs = json.loads(project.looper("status", "--json").stdout)["runs"]
+    (begun,) = (run for run in runs if run["run"] == shlex.split(named)[-1])
+    left = shlex.split(begun["goes_on_with"])
+    assert "--arm" not in left and left == [
+        word for word in shlex.split(named) if word not in ("--arm", "base", "gold")
+    ]
     folders = sorted((project.folder / "runs").iterdir(), key=lambda path: path.stat().st_ctime)
     assert len(folders) == 2
     mine = next(path for path in folders if path.name == shlex.split(named)[-1])

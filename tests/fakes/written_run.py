@@ -111,9 +111,10 @@ def write_run(
     end: Mapping[str, object] | None = None,
     found: Mapping[str, object] | None = None,
     contrasts: Sequence[Contrast] = (),
+    adapter: str = "",
 ) -> Path:
     """Base resolves nothing, every other arm everything; cells that are not `judged` have no end yet. `end` and `found` are set in
-    every trajectory and verdict."""
+    every trajectory and verdict. All but base carry the `adapter`."""
     scaffold, model = packaged_scaffold("full"), ModelSpec(backend="scripted", name="x")
     plan = Plan(
         experiment=experiment,
@@ -127,9 +128,9 @@ def write_run(
             Arm(
                 name=name,
                 role=ArmRole.BASE if name == "base" else ArmRole.TREATMENT,
-                model=model,
+                model=model if name == "base" else model.model_copy(update={"adapter": adapter}),
                 scaffold=scaffold,
-                temperature=0.2 * at,
+                temperature=0.0 if adapter else 0.2 * at,
             )
             for at, name in enumerate(arms)
         ),

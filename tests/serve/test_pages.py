@@ -621,6 +621,19 @@ def test_the_projection_reads_on_and_agrees_with_the_command(served: Served, run
         assert client.get("/status").json() == {"runs": [], "unreadable": []}
 
 
+def test_an_adapter_that_an_arm_brought_along_is_on_the_page_of_what_was_learned(
+    served: Served, runs: Path, tmp_path: Path
+) -> None:
+    folder = write_run(runs, adapter="3f2a91c04d5e6b78")
+    with served.browser() as client:
+        learned = client.get(f"/runs/{folder.name}/learned")
+    assert learned.status_code == 200 and "3f2a91c04d5e6b78" in learned.text
+    asked = ("report", str(folder), "--bundle", str(tmp_path / "pages"))
+    done = subprocess.run([sys.executable, "-m", "looper.cli.main", *asked], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "3f2a91c04d5e6b78" in (tmp_path / "pages" / "learned.html").read_text()
+
+
 def test_nothing_is_written_and_no_lock_is_taken(served: Served, runs: Path) -> None:
     folder = write_run(runs)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}

@@ -223,7 +223,7 @@ def slurm_script(batch: Batch, nodes: int, cpus: int, time: str) -> str:
 # Account and partition are options of sbatch: sbatch --account=A --partition=P FILE.
 #
 # {cells} cells at once on each node, {batch.memory_mb} MiB each. Nodes form a Ray cluster that only a token of this job's own lets in, without dashboard; it
-# ends with the job. Looper, Ray, suites, environments and models must be there on every node: docs/scale.md.
+# ends with the job. Looper, Ray and environments must be there on every node; what else it lacks is sent to it: docs/scale.md.
 
 cd -- {shlex.quote(batch.folder)} || exit 2
 python={shlex.quote(batch.python)} memory_mb={batch.memory_mb} nodes=$SLURM_JOB_NUM_NODES

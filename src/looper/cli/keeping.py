@@ -13,7 +13,7 @@ from typing import Any
 
 from looper.cli.options import json_line, the_run
 from looper.cli.settings import Settings
-from looper.cli.wiring import adapter_store, process_folders, sweep_workspaces, workspaces_of
+from looper.cli.wiring import adapter_store, must_be_idle, process_folders, sweep_workspaces, workspaces_of
 from looper.errors import BadInput, InfrastructureError, RunBusy
 from looper.journal import RunLock, holder_of
 from looper.records.text import counted
@@ -284,6 +284,12 @@ def clean(settings: Settings, chosen: Sequence[StatePart], say: Callable[[str], 
         return
     for part in others:
         size = disk_bytes(part.folder)
+        if part.name == "fetched":
+            try:
+                must_be_idle(part.folder)
+            except BadInput as error:
+                say(f"fetched: left as it is, {error}")
+                continue
         _remove(part.folder)
         yield f"{part.name} is removed, {size_text(size)}"
 

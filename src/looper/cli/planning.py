@@ -279,19 +279,21 @@ def _gate_lines(prepared: PreparedPlan, wanted: Sequence[Arm]) -> Iterator[str]:
         f"gates: at least {plan.experience.selection.minimum_tasks} resolved tasks of each repository to learn from; there are "
         f"{_to_learn_from(prepared)}"
     )
-    if plan.trains:
+    if _trained(learners):
         yield (
             "gates: every adapter is in the model that is served and has seen no evaluated task; those of an arm leave valid "
             "actions within 5 points of base's, on the average"
         )
-    yield from _memory_gate_lines(prepared, plan.experience)
+    yield from _memory_gate_lines(prepared, learners, plan.experience)
 
 
-def _memory_gate_lines(prepared: PreparedPlan, experience: Experience) -> Iterator[str]:
+def _memory_gate_lines(
+    prepared: PreparedPlan, learners: Sequence[Arm], experience: Experience
+) -> Iterator[str]:
     """At how many tasks each memory could have something to say, where all that is learned from is resolved and where half of it is."""
     total = len(prepared.tasks)
-    for _, arm, learning in prepared.plan.learners:
-        how = learning.remembers
+    for arm in learners:
+        learning, how = arm.own_learning, arm.remembers
         if how is None or not learning.needs_experience:
             continue
         tasks = prepared.experience.get(learning.source, ())

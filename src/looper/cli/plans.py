@@ -219,7 +219,8 @@ def load_written(options: RunOptions, settings: Settings, *, whole: bool = True)
         limit=options.limit,
         master_seed=options.master_seed,
         split=options.split,
-        adapter=None if options.adapter is None else adapter_store(settings).named(options.adapter),
+        adapter=options.adapter,
+        adapter_named=adapter_store(settings).named,
         only=options.arms,
     )
     wanted = options.arms or written.without_adapter if whole else options.arms

@@ -155,7 +155,7 @@ def refuse_impossible(
 
 def _refuse_taught(plan: Plan, settings: Settings) -> None:
     """Raises BadInput where a model was taught in the repositories that it would be judged in."""
-    for spec in dict.fromkeys(arm.model for arm in plan.every_arm):
+    for spec in plan.model_specs:
         found = taught(spec, settings)
         if found is None or found.tasks.suite != plan.selection.suite:
             continue

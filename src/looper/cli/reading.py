@@ -51,7 +51,7 @@ def diff_lines(
         two = [the_run(runs, name) for name in names]
         return iter([json_line(runs_data(*two))]) if as_json else runs_diff(*two)
 
-    if all(os.path.isdir(name) for name in names):
+    if all(os.path.isdir(name) or (runs / name).is_dir() for name in names):
         return of_runs()
     view = the_run(runs, run)
     cells = [name.count("/") == 2 for name in names]

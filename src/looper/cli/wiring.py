@@ -27,6 +27,7 @@ from looper.edges import doctor
 from looper.edges.access import shared_folder as shared_folder
 from looper.edges.content import ContentCache as ContentCache
 from looper.edges.content import ContentSource
+from looper.edges.content import must_be_idle as must_be_idle
 from looper.edges.datasets.foreign import read_foreign as read_foreign
 from looper.edges.datasets.functions import load_functions
 from looper.edges.datasets.micro import MicroSuite

@@ -14,11 +14,11 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from looper.edges.access import shared_folder
 from looper.edges.models.digests import FileDigests
-from looper.errors import Cancelled, DiskNearlyFull, InfrastructureError
+from looper.errors import BadInput, Cancelled, DiskNearlyFull, InfrastructureError, one_line
 from looper.records.content import Content, ContentFile, ContentKind, Wanted
 from looper.untrusted import remove_tree
 
@@ -37,7 +37,12 @@ def content_of(place: Path, digests: FileDigests) -> Content:
     """What a file or a folder holds; links are what they lead to. Raises OSError."""
     if place.is_file():
         return Content(files=(_file(place, place.name, digests),), is_file=True)
-    files = sorted(path for path in place.rglob("*") if path.is_file())
+    files = sorted(
+        Path(folder, name)
+        for folder, _, names in os.walk(place, followlinks=True)
+        for name in names
+        if Path(folder, name).is_file()
+    )
     return Content(files=tuple(_file(path, path.relative_to(place).as_posix(), digests) for path in files))
 
 
@@ -114,7 +119,12 @@ class ContentCache:
         return self._given[kind, name]
 
     def _found(self, kind: ContentKind, name: str, own: Path | None) -> Path | None:
-        content = Content.from_json(self._ask(Wanted(kind=kind, name=name)))
+        try:
+            content = Content.from_json(self._ask(Wanted(kind=kind, name=name)))
+        except ValueError as error:
+            raise InfrastructureError(
+                f"What the {kind.value} {name} holds cannot be read: {one_line(str(error))}"
+            ) from error
         if not content.files:
             return None
         if own is not None and own.exists() and content_of(own, self._digests) == content:
@@ -160,10 +170,7 @@ class ContentCache:
         self._say(f"{kind.value} {name} fetched, {content.size_bytes / 1e6:.1f} MB in {took:.1f} s")
 
     def _fetch_file(self, wanted: Wanted, file: ContentFile, folder: Path) -> None:
-        path = PurePosixPath(file.path)
-        if path.is_absolute() or ".." in path.parts:
-            raise InfrastructureError(f"The {wanted.kind.value} {wanted.name} has a file {file.path}.")
-        target = folder / path
+        target = folder / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
         digest, at = hashlib.sha256(), 0
         with open(target, "xb") as stream:
@@ -230,6 +237,12 @@ class ContentCache:
             os.close(held)
         self._held.clear()
         self._given.clear()
+
+
+def must_be_idle(folder: Path) -> None:
+    """Raises BadInput where a process fetches into the folder of a `ContentCache`, or is at work with what was fetched."""
+    if any(not _unused(path) for path in (folder / ".lock", *folder.glob("*/")) if path.exists()):
+        raise BadInput(f"a process that runs cells for another machine is at work in {folder}")
 
 
 def _used(path: Path) -> float:

@@ -7,8 +7,8 @@ and profiles are laid over each other, then the frozen plan. Errors of every ste
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite
@@ -21,6 +21,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
     ValidationError,
     ValidationInfo,
     model_validator,
@@ -98,7 +99,7 @@ class _ArmText(_Closed):
     role: ArmRole
     model: Annotated[str | None, Field(examples=["ollama:qwen2.5-coder:7b"])] = None
     """Written as a profile's; `overseer` for the profile's overseer. None for the profile's model."""
-    adapted: bool = False
+    adapted: StrictBool = False
     """Its model carries the adapter that `--adapter` or the profile names."""
     scaffold: Annotated[str | dict[str, Any] | None, SCAFFOLD, Field(examples=["terse"])] = None
     """All that surrounds the model: a packaged scaffold by name, or a table with what differs. None for the profile's."""
@@ -204,9 +205,11 @@ def _no_power(gates: Any) -> Any:
 class ExperimentText(_Closed):
     record = Plan
 
-    title: Annotated[str, Field(examples=["What a memory is worth"])]
-    hypothesis: Annotated[str, Field(examples=["Lessons from earlier tasks of a repository help there."])]
-    factor: Annotated[str, Field(examples=["whether lessons are in the prompt"])]
+    title: Annotated[str, Field(min_length=1, examples=["What a memory is worth"])]
+    hypothesis: Annotated[
+        str, Field(min_length=1, examples=["Lessons from earlier tasks of a repository help there."])
+    ]
+    factor: Annotated[str, Field(min_length=1, examples=["whether lessons are in the prompt"])]
     arms: Annotated[tuple[_ArmText, ...], Field(min_length=1)]
     contrasts: tuple[_ContrastText, ...] = ()
     choices: tuple[Choice, ...] = ()
@@ -293,19 +296,21 @@ def written_plan(
     master_seed: int | None = None,
     split: str | None = None,
     adapter: str | None = None,
+    adapter_named: Callable[[str], str] = str,
     only: Sequence[str] = (),
 ) -> Written:
     """Resolve an experiment under a profile of its own, under a `shared` one (texts by name), or under `profile_text` from
     another file. None for the file's only profile, or `micro`.
 
-    `model` takes the place of the profile's model, `adapter` of the adapter that it names, `limit` of its number of tasks,
+    `model` takes the place of the profile's model, `adapter` of the adapter that it names, by
+    an id that `adapter_named` knows from its beginning, `limit` of its number of tasks,
     `master_seed` of the embedded suite's seed, moving the plan's seeds along, `split` (a letter of SPLITS) of how tasks are divided;
     all become part of the plan, and the split of its profile's name. `only` are the arms that are to run, empty for all. Where no
     adapter is named, arms that carry one are left out of the plan, as a profile leaves arms out, if they are not to run, or if one can
     be trained on what other arms of the plan gather; `without_adapter` names them.
     Raises BadInput that lists every problem.
     """
-    whole = PlanLayers((PlanText(source, text),))
+    whole, asked = PlanLayers((PlanText(source, text),)), profile
     data = _toml(text, source)
     if not is_plan(text) and {"tasks", "like"} & data.keys():
         raise BadInput(
@@ -350,6 +355,9 @@ def written_plan(
         changes["experience"] = _divided(chosen.experience, split)
         profile = f"{Path(profile).stem}-{split}"
     changed = chosen.model_copy(update=_given(changes))
+    if changed.adapter and changed.adapter != TO_COME:
+        with _at(layers, ("adapter",)) if adapter is None else nullcontext():
+            changed = changed.model_copy(update={"adapter": adapter_named(changed.adapter)})
     _names_exist(file, changed, whole, layers)
     chosen_arms = [at for at, arm in enumerate(file.arms) if not changed.arms or arm.name in changed.arms]
     lacking = [at for at in chosen_arms if file.arms[at].adapted and not changed.adapter]
@@ -396,6 +404,20 @@ def written_plan(
         raise BadInput(problems(error, data, Plan, both, partial(_in_file, places))) from error
     written = Written(plan, name, whole, layers, places, tuple(file.arms[at].name for at in left_out))
     _means_what_it_says(written, file)
+    if left_out:  # What is wrong with arms that lack their adapter is said before others have worked for it.
+        written_plan(
+            experiment,
+            text,
+            source,
+            asked,
+            profile_text=profile_text,
+            shared=shared,
+            model=model,
+            limit=limit,
+            master_seed=master_seed,
+            split=split,
+            adapter=TO_COME,
+        )
     return replace(written, plan=_spoken(written))
 
 
@@ -487,6 +509,11 @@ def _divided(experience: Experience, split: str) -> Experience:
 def _names_exist(file: ExperimentText, profile: _ProfileText, whole: PlanLayers, layers: PlanLayers) -> None:
     """Raises BadInput for names of arms, in choices, contrasts and the profile, that no arm has."""
     arms = [arm.name for arm in file.arms]
+    if twice := next((at for at, name in enumerate(arms) if name in arms[:at]), None):
+        path: Keys = ("arms", twice, "name")
+        raise BadInput(
+            f"{whole.where(path)}: {whole.named(path)}names of arms must differ, found {', '.join(arms)}"
+        )
     any_of = [*arms, *(found.name for found in file.choices)]
     asked: list[tuple[PlanLayers, Keys, str, list[str]]] = [
         *(
@@ -532,6 +559,10 @@ def _profile(
         layers = PlanLayers((own, PlanText(name, shared[like])))
         data = _merged(_toml(shared[like], name), data)
     return _validated(_ProfileText, data, layers), layers
+
+
+TO_COME = 16 * "0"
+"""In place of the id of an adapter that is still to be trained."""
 
 
 def adapter_needed(arms: Sequence[str]) -> str:

@@ -1,6 +1,10 @@
 """What a node needs to run cells and does not have, as the run's process and the node speak of it."""
 
 from enum import StrEnum
+from pathlib import PurePosixPath
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from looper.records.base import Count, Record, content_hash
 
@@ -20,10 +24,16 @@ class ContentKind(StrEnum):
     """Base trees of a repository's tasks, by `SUITE:REPO`."""
 
 
+def _below(path: str) -> str:
+    if PurePosixPath(path).is_absolute() or {"", ".", ".."} & {*path.split("/")}:
+        raise ValueError(f"{path} is no path below a folder")
+    return path
+
+
 class ContentFile(Record):
     """One file."""
 
-    path: str
+    path: Annotated[str, AfterValidator(_below)]
     """Below its folder, with forward slashes."""
     size_bytes: Count
     sha256: str

@@ -57,7 +57,7 @@ from looper.views.findings import (
     unfinished_text,
 )
 from looper.views.index import some_steps
-from looper.views.lineage import lineage_lines
+from looper.views.lineage import adapters_of, lineage_lines
 from looper.views.live import Projection
 from looper.views.memory import memory_items, reverted_items
 from looper.views.runs import RunView
@@ -226,9 +226,7 @@ class Pages:
     def learned(self, request: Request) -> Response:
         run = self.run_of(request)
         items: dict[str, MemoryItem] = memory_items(run)
-        cards = dict[str, AdapterRecord | str | None]()
-        for name in {made.adapter: None for made in run.consolidations if made.adapter}:
-            cards[name] = self._card(name)
+        cards = {name: self._card(name) for name in adapters_of(run)}
 
         def known(name: str) -> AdapterRecord | None:
             card = cards[name]

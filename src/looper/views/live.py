@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from shlex import quote
+from shlex import join, quote, split
 from statistics import fmean, median, stdev
 from typing import Any
 
@@ -288,8 +288,19 @@ def resume_command(run: RunView) -> str:
         return f"looper run {quote(plan.experiment)} --profile {quote(plan.profile)}"
     last = run.sessions[-1]
     here = last.where in ("", current_folder())
-    command = as_called(last.command, here=here)
+    command = as_called(_with_what_is_left(run, last.command), here=here)
     return command if here else f"cd {quote(last.where)} && {command}"
+
+
+def _with_what_is_left(run: RunView, command: str) -> str:
+    """Without its `--arm`, where all cells of those arms have an end and others do not: it would do nothing."""
+    words = split(command)
+    places = [at for at, word in enumerate(words[:-1]) if word == "--arm"]
+    asked = {words[at + 1] for at in places}
+    cells = {cell for arm in run.manifest.plan.arms if arm.name in asked for cell in run.cells(arm.name)}
+    if not cells or run.finished == run.planned or not cells <= {verdict.cell for verdict in run.verdicts}:
+        return command
+    return join(word for at, word in enumerate(words) if at not in places and at - 1 not in places)
 
 
 def described(run: RunView) -> dict[str, Any]:

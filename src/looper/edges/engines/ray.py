@@ -434,6 +434,10 @@ class RayEngine:
         told = list[str]()
         try:
             refusal = self._followed(slot, slot.actor.prove, lambda event: None, told=told)
+            if refusal is None and not told:
+                if self._over or self._stop.is_set():
+                    raise Cancelled
+                raise WorkerLost("it was told to end")
         except WorkerLost as error:
             with self._lock:
                 self._controls_lost[node] = lost = self._controls_lost.get(node, 0) + 1
@@ -441,8 +445,6 @@ class RayEngine:
                 raise _NotBegun from error
             return node, f"{lost} workers were lost during its control cells, the last so: {error}"
         if refusal is None:
-            if not told:
-                raise Cancelled  # A worker is ended in the middle of its control cells only together with the run.
             self._mark(node, NodeState.READY, "; ".join(told))
         return refusal
 

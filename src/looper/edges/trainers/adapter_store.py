@@ -49,6 +49,8 @@ class AdapterStore:
 
 def card_in(folder: Path) -> AdapterRecord:
     """The card of the adapter in a folder, after a look at its weights. Raises BadInput where they are not the ones on it."""
+    if not folder.exists():
+        raise BadInput(f"There is no adapter {folder.name}. List them with: looper adapter list")
     try:
         card = AdapterRecord.from_json((folder / CARD).read_bytes())
         whole = weights_hash(folder) == card.weights_hash
