@@ -395,6 +395,7 @@ def test_every_command_is_had_as_json_but_those_that_print_data_or_a_screen_anyw
         (("run", "exp00", "--model", "what"), 2, "names no model"),
         (("train", "--model", "gpt4"), 2, "--model gpt4: only nano and mlx:FOLDER can be trained here."),
         (("run", "exp00", "--sandbox", "jail"), 2, 'no sandbox "jail"'),
+        (("doctor", "--sandbox", "jail"), 2, 'no sandbox "jail"'),
         (("run", "exp00", "--sandbox", "bubble"), 2, "container:IMAGE, container:swe-bench, none."),
         (("run", "exp00", "--sandbox", "bubblewarp"), 2, "Did you mean bubblewrap? There are: auto, "),
         (("run", "exp00", "--engine", "spark"), 2, "--engine spark: choose local, ray"),

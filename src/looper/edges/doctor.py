@@ -37,7 +37,7 @@ from looper.edges.sandboxes.check import candidates, find_sandbox, must_reach, p
 from looper.edges.sandboxes.process import program
 from looper.edges.trainers.estimate import free_bytes
 from looper.edges.trainers.gguf_adapter import ARCHITECTURES
-from looper.errors import LooperError, ModelError, mlx_install, one_line, pip_install
+from looper.errors import InfrastructureError, LooperError, ModelError, mlx_install, one_line, pip_install
 
 Level = Literal["ok", "note", "missing"]
 MEMORY = Path("/dev/shm")
@@ -99,7 +99,7 @@ def _system() -> Iterator[Check]:
 def _sandbox(choice: str) -> Iterator[Check]:
     try:
         found = find_sandbox(choice)
-    except LooperError as error:
+    except InfrastructureError as error:
         yield Check(
             "missing",
             "sandbox",
