@@ -968,7 +968,7 @@ def test_reasons_of_arms_are_held_to_the_settings_too_and_say_something() -> Non
         ("", ("Warmth resolves fewer tasks.", *SAID[1:]), "shown: warm − base comes out so where warm has more resolved"),
         ('metric = "interventions"\n', ("Warmth harms this agent.", "Warmth lowers this share.", SAID[2]), "warm has no interventions"),
         ("", ("-", *SAID[1:]), "shown: warm − base has no words for this outcome"),
-        ("", ("Warmth helps.", *SAID[1:]), "shown: warm − base has no sentence for this outcome"),
+        ("", ("Warmth helps.", *SAID[1:]), 'shown: warm − base: "Warmth helps." is too short'),
         ("", (SAID[0], "warmth changes the outcome", SAID[2]), "shown: warm − base says the same of two outcomes"),
     ],
 )  # fmt: skip

@@ -188,8 +188,7 @@ def _says_nothing(contrast: Contrast) -> Iterator[tuple[str, str]]:
         if _words(text) < FEWEST_WORDS and not (key == "open" and UNDECIDED.fullmatch(text)):
             yield (
                 key,
-                f'{contrast.name} has no sentence for this outcome, found "{text}". Say in {FEWEST_WORDS} words or more what it '
-                "would mean",
+                f'{contrast.name}: "{text}" is too short to say what this outcome would mean. Say it in {FEWEST_WORDS} words or more',
             )
             return
     if len({_plain(getattr(contrast, key)) for key in OUTCOMES}) < len(OUTCOMES):
