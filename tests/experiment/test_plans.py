@@ -175,7 +175,7 @@ def test_g33_arms_alternate_and_every_cell_comes_once(micro: tuple[tuple[Task, .
     assert all(len({cell.arm for cell in cells[at : at + 4]}) == 1 for at in range(0, len(cells), 4))
     sequence = plan.model_copy(update={"order": "sequence"})
     assert [len(lane) for lane in lanes(sequence, tasks)] == [8] * len(arms)
-    with pytest.raises(BadInput, match="no arm gould"):
+    with pytest.raises(BadInput, match='no arm "gould"'):
         lanes(plan, tasks, ["gould"])
 
 

@@ -511,9 +511,7 @@ def _names_exist(file: ExperimentText, profile: _ProfileText, whole: PlanLayers,
     arms = [arm.name for arm in file.arms]
     if twice := next((at for at, name in enumerate(arms) if name in arms[:at]), None):
         path: Keys = ("arms", twice, "name")
-        raise BadInput(
-            f"{whole.where(path)}: {whole.named(path)}names of arms must differ, found {', '.join(arms)}"
-        )
+        raise BadInput(f"{whole.where(path)}: {whole.named(path)}names must differ, found {', '.join(arms)}")
     any_of = [*arms, *(found.name for found in file.choices)]
     asked: list[tuple[PlanLayers, Keys, str, list[str]]] = [
         *(
