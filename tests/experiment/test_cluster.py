@@ -314,8 +314,10 @@ def test_an_attempt_whose_worker_or_node_is_killed_is_an_infrastructure_error_an
     again = next(found for found in verdicts if found.cell == lost[0].cell and found.outcome.is_verdict)
     states = {node.address: node.state for node in read_stream(project.run, "nodes", ClusterNode)}
     if what == "node":
-        assert lost[0].node != again.node and states[lost[0].node or ""] is NodeState.LOST
-        assert f"node {lost[0].node} is lost" in err
+        assert lost[0].node != again.node
+        # Ray knows only after a while that a node is lost; of a run that is over before, nobody says so.
+        is_lost = states[lost[0].node or ""] is NodeState.LOST
+        assert is_lost == (f"node {lost[0].node} is lost" in err)
     else:
         assert NodeState.LOST not in states.values()
 
