@@ -300,6 +300,8 @@ def test_every_command_shows_an_example() -> None:
 DATA_OR_A_SCREEN = {
     "looper export": "prints a run in the format that is asked for",
     "looper bench verify": "prints SWE-bench's report, which is JSON",
+    "looper cluster slurm": "prints a script for sbatch",
+    "looper cluster hosts": "prints a script for bash",
     "looper evolve events": "prints a JSON object a line",
     "looper watch": "a screen that goes on; for programs there is looper status --json",
     "looper serve": "a server; what it shows is had from its own interface",

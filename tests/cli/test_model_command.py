@@ -127,6 +127,7 @@ def test_a_taught_model_is_not_judged_where_it_was_taught(home: dict[str, str], 
             assert "taught in the repositories of level 1 and suite seed 7000" in one_line(planned)
 
 
+@pytest.mark.proof
 def test_teaching_that_was_killed_goes_on_from_its_checkpoint(
     home: dict[str, str], state: Path, tmp_path: Path
 ) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from tests.experiment.test_coherence import EXPERIENCE, WARM, arm
-from tests.experiment.test_ledger import TASK, add, manifest_of, opened
 from tests.experiment.test_plans import SAME, contrast, planned
+from tests.experiment.test_run_ledger import TASK, add, manifest_of, opened
 from tests.fakes.written_run import step, write_run
 from tests.training.test_select import CHECK, DONE, FIX, LOOK, attempt
 

@@ -113,7 +113,11 @@ class Project:
         return next((self.folder / "runs").iterdir())
 
     def verdicts(self) -> list[Verdict]:
-        return list(read_stream(self.run, "verdicts", Verdict)) if (self.folder / "runs").exists() else []
+        return (
+            list(read_stream(self.run, "verdicts", Verdict))
+            if any(self.folder.glob("runs/*/manifest.jsonl"))
+            else []
+        )
 
     def facts(self) -> dict[str, tuple[str, str, dict[str, str]]]:
         """What a run found, without its times: outcome, patch and tests of every cell."""
