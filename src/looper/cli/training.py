@@ -213,7 +213,11 @@ def _unfinished(view: RunView, arms: Sequence[str], split: Collection[str]) -> s
     left = sum(cell not in view.final for cell in cells)
     if not left:
         return ""
-    how = "It is running" if view.writer is not None else f"Go on with it first: {resume_command(view)}"
+    how = (
+        "It is running"
+        if view.writer is not None
+        else f"Go on with it first: {resume_command(view, of_what_is_left=True)}"
+    )
     return (
         f"{view.folder.name} is unfinished: {left} of {len(cells)} cells to learn from have no end yet. {how}"
     )

@@ -355,7 +355,7 @@ def written_plan(
         changes["experience"] = _divided(chosen.experience, split)
         profile = f"{Path(profile).stem}-{split}"
     changed = chosen.model_copy(update=_given(changes))
-    if changed.adapter and changed.adapter != TO_COME:
+    if changed.adapter not in (None, TO_COME):
         with _at(layers, ("adapter",)) if adapter is None else nullcontext():
             changed = changed.model_copy(update={"adapter": adapter_named(changed.adapter)})
     _names_exist(file, changed, whole, layers)

@@ -279,8 +279,8 @@ def nodes_text(status: Mapping[str, Any], most: int) -> str:
     return f"{counted(len(ordered), 'node')}: {', '.join(told)}{waiting}" if told else ""
 
 
-def resume_command(run: RunView) -> str:
-    """The command that goes on with a run, from the folder where this process is."""
+def resume_command(run: RunView, *, of_what_is_left: bool = False) -> str:
+    """The command that goes on with a run, from the folder where this process is: as it was last given, or so that cells are left for it."""
     plan = run.manifest.plan
     if not run.sessions or not run.sessions[-1].command:  # Of a version that did not record it.
         if plan.is_grading:
@@ -288,7 +288,8 @@ def resume_command(run: RunView) -> str:
         return f"looper run {quote(plan.experiment)} --profile {quote(plan.profile)}"
     last = run.sessions[-1]
     here = last.where in ("", current_folder())
-    command = as_called(_with_what_is_left(run, last.command), here=here)
+    command = _with_what_is_left(run, last.command) if of_what_is_left else last.command
+    command = as_called(command, here=here)
     return command if here else f"cd {quote(last.where)} && {command}"
 
 
@@ -336,7 +337,7 @@ def _clocks(run: RunView, found: Sequence[RunPhase], now: float) -> dict[str, An
     left, stands, working = phases_left(run, found, now), standing(run, now), at_work(run)
     return {
         "standing": stands.value,
-        "goes_on_with": resume_command(run) if stands is RunStatus.STOPPED else None,
+        "goes_on_with": resume_command(run, of_what_is_left=True) if stands is RunStatus.STOPPED else None,
         "writer": run.writer,
         "quiet_s": round(quiet_s(run, now), 1),
         "left_s": _as_list(_together(found, left)),
