@@ -172,20 +172,8 @@ def test_differences_are_named_by_what_a_plan_calls_its_parts(tmp_path: Path) ->
     arms = json.loads(manifest.plan.to_json())["arms"]
     warmer = [arms[0] | {"temperature": 0.5}, arms[1]]
     assert differences(manifest, changed(arms=warmer)) == "plan.arms[base].temperature was 0.0 and is 0.5"
-    assert differences(manifest, changed(seeds=[1])) == "plan.seeds[0] was 0 and is 1"
+    assert differences(manifest, changed(seeds=[1])) == "plan.seeds was [0] and is [1]"
     assert differences(manifest, changed(seeds=[0, 1])) == "plan.seeds was [0] and is [0, 1]"
-    many = tuple(range(100))
-    cut = f"{json.dumps(many)[:57]}..."
-    assert differences(changed(seeds=many), manifest) == f"plan.seeds was {cut} and is [0]"
-    for length in (298, 299):
-        # A sentence is shown to its end, as far as 300 characters go: it may have to be written again.
-        said = "x" * length
-        shown = f'"{said}"' if length == 298 else f'"{"x" * 296}...'
-        assert differences(changed(title=said), changed(title="y")) == f'plan.title was {shown} and is "y"'
-    for length in (58, 59):
-        said = "x" * length
-        shown = f'"{said}"' if length == 58 else f'"{"x" * 56}...'
-        assert differences(changed(title="y"), changed(title=said)) == f'plan.title was "y" and is {shown}'
     every = {name: f"other {name}" for name in ("title", "hypothesis", "factor")}
     assert differences(manifest, changed(**every), most=3).count("; ") == 2
     assert differences(manifest, changed(**every), most=2).endswith("; and 1 more")
