@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from looper.errors import BadInput, one_line
 
@@ -204,7 +204,7 @@ def slurm_script(batch: Batch, nodes: int, cpus: int, time: str) -> str:
             f"--time {one_line(time)}: write it as SLURM does, MINUTES, HOURS:MINUTES:SECONDS or DAYS-HOURS."
         )
     cells = batch.cells or cpus
-    batch = Batch(**{**vars(batch), "cells": cells})
+    batch = replace(batch, cells=cells)
     return f"""#!/bin/bash
 #SBATCH --job-name=looper-{_plain(batch.name)}
 #SBATCH --output=%x-%j.out

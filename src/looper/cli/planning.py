@@ -26,7 +26,7 @@ from looper.records.learning import Experience, Learning, Source, TrainingChange
 from looper.records.memory import Remembering
 from looper.records.plan import AS_COMPUTED, Arm, Expect, LimitsChange, Metric, Plan, Sampling
 from looper.records.task import Task
-from looper.records.text import counted
+from looper.records.text import counted, listed
 from looper.records.training import AdapterRecord, TrainingSettings
 from looper.views.findings import estimated_lines, unasked_lines
 from looper.views.forecast import discordance, measured, power_data, power_lines, time_data, time_lines
@@ -316,5 +316,4 @@ def _to_learn_from(prepared: PreparedPlan) -> str:
     if least == most:
         return f"{least} to try"
     fewest = [repo for repo, count in counts.items() if count == least]
-    more = f" and {len(fewest) - LISTED} more" if len(fewest) > LISTED else ""
-    return f"{least} to {most} to try, fewest of {', '.join(fewest[:LISTED])}{more}"
+    return f"{least} to {most} to try, fewest of {listed(fewest, LISTED)}"

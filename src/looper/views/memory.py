@@ -13,7 +13,7 @@ from looper.journal import read_stream
 from looper.metrics.paired import repository_of
 from looper.records.base import grouped
 from looper.records.memory import Draw, MemoryItem, Moment, Reverted
-from looper.records.text import bare_lines, counted
+from looper.records.text import bare_lines, counted, listed
 from looper.records.trajectory import Edit, Step, Trajectory, Write
 from looper.records.verdict import Outcome
 from looper.views.runs import RunView
@@ -108,8 +108,7 @@ def delivery_lines(run: RunView) -> Iterator[str]:
         untold = grouped((why_nothing(run, told.end), told.end.cell) for told in mine)
         for why, cells in untold.items():
             if why:
-                more = f" and {len(cells) - LISTED} more" if len(cells) > LISTED else ""
-                yield f"  told nothing, {why}: {', '.join(cells[:LISTED])}{more}"
+                yield f"  told nothing, {why}: {listed(cells, LISTED)}"
 
 
 def why_nothing(run: RunView, end: Trajectory) -> str:

@@ -202,10 +202,10 @@ class Server:
                 raise ModelReplyBroken(f"{self.what} answers {path} with nothing. {NOTHING_LISTED}")
             return json.loads(body), headers
 
-    def post(self, path: str, body: Mapping[str, Any], total_s: float, missing: str = "") -> bytes:
-        """A whole answer that is well, whatever it says. Raises ModelError; `missing` is said where there is no such path."""
+    def post(self, path: str, body: Mapping[str, Any], total_s: float) -> bytes:
+        """A whole answer that is well, whatever it says. Raises ModelError."""
         with self.typed_faults():
-            return _asked(self._whole("POST", path, missing, total_s, json=sendable(body)))[0]
+            return _asked(self._whole("POST", path, "", total_s, json=sendable(body)))[0]
 
     def typed_faults(self) -> AbstractContextManager[None]:
         """Around whatever reads an answer."""
