@@ -659,7 +659,9 @@ def test_the_profile_that_is_not_named_is_the_only_one_of_the_file_or_micro(
     ran = looper("run", "mine.toml", "--arm", "base", "--limit", "1", cwd=tmp_path, LOOPER_HOME=str(state))
     assert ran.returncode == 0, ran.stderr
     shown = looper("runs", "show", cwd=tmp_path, LOOPER_HOME=str(state)).stdout
-    assert "looper run mine.toml --profile demo --arm base --limit 1 --run mine-demo-" in shown
+    assert "looper run mine.toml --profile demo --limit 1 --run mine-demo-" in shown, (
+        "--arm base has no cell left"
+    )
 
 
 def test_a_plan_gathers_what_its_own_adapter_is_trained_on_and_then_carries_it(tmp_path: Path) -> None:

@@ -250,7 +250,7 @@ def test_examples_are_measured_with_and_without_an_adapter(
         ({"settings": SETTINGS.model_copy(update={"rank": 4})}, "has rank 8"),
         ({"settings": SETTINGS.model_copy(update={"multiplier": 2.0})}, "do not add up"),
         ({"settings": SETTINGS.model_copy(update={"kind": AdapterKind.DORA})}, "do not add up"),
-        ({"start": "0123456789abcdef"}, "cannot be read"),
+        ({"start": "0123456789abcdef"}, "There is no adapter 0123456789abcdef"),
     ],
     ids=["another rank", "another multiplier", "another kind", "not there"],
 )
