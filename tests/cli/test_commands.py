@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from tests import program
 from tests.fakes.written_run import write_run
 
 from looper.edges.models.mlx import MlxModel, nano_folder
@@ -27,14 +28,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 def looper(
     *arguments: str, cwd: Path, timeout_s: float = 120, **environment: str
 ) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "looper.cli.main", *arguments],
-        cwd=cwd,
-        env={**os.environ, "LOOPER_RUNS": str(cwd / "runs"), **environment},
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-    )
+    variables = {**os.environ, "LOOPER_RUNS": str(cwd / "runs"), **environment}
+    return program.looper(*arguments, cwd=cwd, env=variables, timeout_s=timeout_s)
 
 
 def one_line(found: "subprocess.CompletedProcess[str]") -> str:

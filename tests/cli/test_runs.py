@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from tests import program
 from tests.cli.test_commands import looper, one_line
 from tests.fakes.written_run import NOTHING_SEEN, write_run
 
@@ -535,14 +536,8 @@ def test_u11_an_interruption_while_the_program_is_still_being_loaded_is_one_line
 
 def answering(words: str, cwd: Path, answer: str | None = None) -> "subprocess.CompletedProcess[str]":
     """The program with what a person types; a state folder of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "looper.cli.main", *words.split()],
-        cwd=cwd,
-        env={**os.environ, "LOOPER_RUNS": str(cwd / "runs"), "LOOPER_HOME": str(cwd / "home")},
-        input=answer or "",
-        capture_output=True,
-        text=True,
-    )
+    variables = {**os.environ, "LOOPER_RUNS": str(cwd / "runs"), "LOOPER_HOME": str(cwd / "home")}
+    return program.looper(*words.split(), cwd=cwd, env=variables, typed=answer or "")
 
 
 def test_u12_runs_are_listed_shown_and_measured(tmp_path: Path) -> None:

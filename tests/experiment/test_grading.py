@@ -5,11 +5,11 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
+from tests import program
 
 from looper.edges.workspaces.exports import GitSessions
 from looper.records.task import Task
@@ -26,14 +26,7 @@ class Grader:
         self.environment = {**os.environ, "LOOPER_HOME": str(state), "LOOPER_RUNS": str(folder / "runs")}
 
     def __call__(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "looper.cli.main", *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
+        return program.looper(*arguments, cwd=self.folder, env=self.environment, timeout_s=240)
 
     def grade(self, rows: list[dict[str, object]]) -> "subprocess.CompletedProcess[str]":
         self.file.write_text("".join(json.dumps(row) + "\n" for row in rows))

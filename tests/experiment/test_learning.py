@@ -5,12 +5,12 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import program
 from tests.experiment.test_run import Project
 
 from looper.cli.settings import settings
@@ -311,9 +311,8 @@ def test_answers_to_train_on_are_held_against_the_records_and_rated_by_people(
     shutil.copytree(run.folder, copy)
 
     def looper(*arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "looper.cli.main", *arguments]
-        kept = {"cwd": tmp_path, "env": {**project.environment, "LOOPER_RUNS": str(tmp_path / "runs")}}
-        return subprocess.run(command, **kept, input=typed, capture_output=True, text=True, check=False)
+        variables = {**project.environment, "LOOPER_RUNS": str(tmp_path / "runs")}
+        return program.looper(*arguments, cwd=tmp_path, env=variables, typed=typed)
 
     said = looper("questions", "--rate", "asked", "--by", "me", "--count", "3", typed="yes\nno\nquit\n")
     assert "me calls 1 of 2 noise" in said.stdout and "kappa" in said.stdout

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests import program
 from tests.fakes.ollama_server import FakeOllama
 from tests.fakes.scripted_http import ScriptedServer
 from tests.fakes.written_run import write_run
@@ -104,9 +105,7 @@ class Project:
         )
 
     def looper(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        with self.start(*arguments) as process:
-            out, err = process.communicate(timeout=900)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        return program.looper(*arguments, cwd=self.folder, env=self.environment)
 
     @property
     def run(self) -> Path:

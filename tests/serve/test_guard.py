@@ -19,6 +19,7 @@ from looper.serve.authenticator import Authenticator, loopback_origins
 from looper.serve.guard import BODY_BYTES
 from looper.serve.streams import STREAMS
 from looper.views.live import Projection
+from tests import program
 from tests.fakes.written_run import write_run
 from tests.serve.conftest import Served, serving
 
@@ -406,19 +407,15 @@ def test_h11_h12_it_listens_on_loopback_and_its_token_is_nowhere_but_in_its_file
 
 
 def test_h11_beyond_loopback_only_with_a_name(tmp_path: Path) -> None:
-    found = subprocess.run(
-        [sys.executable, "-m", "looper.cli.main", "serve", "--host", "0.0.0.0"],
-        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "LOOPER_HOME": str(tmp_path)},
-    )  # fmt: skip
+    variables = {**os.environ, "LOOPER_HOME": str(tmp_path)}
+    found = program.looper("serve", "--host", "0.0.0.0", cwd=tmp_path, env=variables)
     assert found.returncode == 2 and "--name NAME" in found.stderr and not found.stdout
     assert len(found.stderr.strip().splitlines()) == 1
 
 
 def test_a_port_that_is_taken_is_named_with_one_that_is_free(tmp_path: Path, served: Served) -> None:
-    found = subprocess.run(
-        [sys.executable, "-m", "looper.cli.main", "serve", "--port", str(served.port)],
-        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "LOOPER_HOME": str(tmp_path)},
-    )  # fmt: skip
+    variables = {**os.environ, "LOOPER_HOME": str(tmp_path)}
+    found = program.looper("serve", "--port", str(served.port), cwd=tmp_path, env=variables)
     assert found.returncode == 2 and len(found.stderr.strip().splitlines()) == 1
     free = int(found.stderr.split("--port ")[1].strip())
     with socket.socket() as tried:

@@ -38,6 +38,7 @@ from looper.views.runs import read_run
 from looper.views.trajectory import PAGE, TEXT_CHARS
 from looper.views.watch import screen
 from looper.views.web.page import write_page
+from tests import program
 from tests.experiment.test_run import Project
 from tests.fakes.written_run import fails, write_run
 from tests.serve.conftest import Served, serving
@@ -309,9 +310,8 @@ def test_the_pages_of_a_run_as_files_lead_to_each_other_and_need_nothing_else(
     place = tmp_path / "pages"
 
     def report(*words: str) -> "subprocess.CompletedProcess[str]":
-        call = [sys.executable, "-m", "looper.cli.main", "report", *words]
         environment = {**os.environ, "LOOPER_RUNS": str(runs), "LOOPER_HOME": str(tmp_path / "home")}
-        return subprocess.run(call, capture_output=True, text=True, env=environment)
+        return program.looper("report", *words, env=environment)
 
     done = report(str(folder), "--bundle", str(place))
     assert done.returncode == 0 and done.stdout.startswith(f"{place}/index.html: "), done.stderr
@@ -629,7 +629,7 @@ def test_an_adapter_that_an_arm_brought_along_is_on_the_page_of_what_was_learned
         learned = client.get(f"/runs/{folder.name}/learned")
     assert learned.status_code == 200 and "3f2a91c04d5e6b78" in learned.text
     asked = ("report", str(folder), "--bundle", str(tmp_path / "pages"))
-    done = subprocess.run([sys.executable, "-m", "looper.cli.main", *asked], capture_output=True, text=True)
+    done = program.looper(*asked)
     assert done.returncode == 0, done.stderr
     assert "3f2a91c04d5e6b78" in (tmp_path / "pages" / "learned.html").read_text()
 

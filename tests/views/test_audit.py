@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from safetensors.numpy import load_file, save_file
+from tests import program
 from tests.experiment.test_run import Project
 
 from looper.edges.trainers.adapter_store import CARD, weights_hash
@@ -322,8 +323,7 @@ def test_a_run_that_cannot_be_read_is_named_and_hides_no_other(finished: Project
 
     def looper(*words: str) -> "subprocess.CompletedProcess[str]":
         where = {**finished.environment, "LOOPER_RUNS": str(runs)}
-        command = [sys.executable, "-m", "looper.cli.main", *words]
-        return subprocess.run(command, cwd=tmp_path, env=where, capture_output=True, text=True)
+        return program.looper(*words, cwd=tmp_path, env=where)
 
     nothing = looper("report", "--results", "docs/results")
     assert nothing.returncode == 2 and "docs/results has no block of a run yet" in nothing.stderr
@@ -576,8 +576,7 @@ def test_a_run_that_was_killed_at_any_moment_is_no_run_that_was_changed(
 ) -> None:
     killed(finished.run, tmp_path / "runs")
     where = {**finished.environment, "LOOPER_RUNS": str(tmp_path / "runs")}
-    command = [sys.executable, "-m", "looper.cli.main", "report", "--verify"]
-    found = subprocess.run(command, cwd=tmp_path, env=where, capture_output=True, text=True)
+    found = program.looper("report", "--verify", cwd=tmp_path, env=where)
     assert found.returncode == 0, "\n".join(
         line for line in found.stdout.splitlines() if "nothing wrong" not in line
     )
