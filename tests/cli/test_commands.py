@@ -570,6 +570,30 @@ def test_a_plan_is_refused_for_the_adapter_that_its_run_would_be_refused_for(
         assert "adapted: the adapter 3f2a91c04d5e6b78 was trained on nano " in one_line(refused)
 
 
+def test_a_machine_is_made_ready_for_an_adapter_and_for_each_way_to_divide_the_tasks(
+    project: Path, tmp_path: Path, state: Path
+) -> None:
+    home = {"LOOPER_HOME": str(state)}
+    names = ("3f2a91c04d5e6b78", "77aa91c04d5e6b78")
+
+    def ready(*options: str) -> list[str]:
+        done = looper("node", "prepare", *options, "--limit", "2", cwd=project, timeout_s=1800, **home)
+        assert done.returncode == 0, done.stderr
+        return re.findall(
+            r"^ready for .*: ([0-9a-f]+), the same on every machine that is$", done.stdout, re.M
+        )
+
+    for name in names:
+        kept_adapter(state / "adapters", name, "elsewhere-01")
+    found = [ready("capability", "--adapter", name[:4]) for name in names]
+    assert [len(each) for each in found] == [1, 1] and found[0] != found[1]
+    for name in names:
+        shutil.rmtree(state / "adapters" / name)
+    away = looper("node", "prepare", "capability", "--adapter", "3f2a", cwd=project, timeout_s=600, **home)
+    assert away.returncode == 2 and 'No adapter begins with "3f2a"' in one_line(away)
+    assert len({*ready("mine.toml", "--profile", "demo", "--arm", "noop", "--split", "all")}) == 5
+
+
 def test_the_page_on_own_experiments_judges_an_adapter_at_tasks_that_it_has_not_seen(tmp_path: Path) -> None:
     """What is trained on a run knows the first tasks of its repositories, and a plan without learning would take those."""
     text = (ROOT / "docs" / "own_experiment.md").read_text("utf-8")

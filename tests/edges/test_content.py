@@ -1,6 +1,8 @@
 """What a node lacks comes from the run's machine: whole or not at all, what was told and nothing else, and never more than there is
 room for."""
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -115,6 +117,42 @@ def test_no_path_leads_out_of_its_folder(there: Path, tmp_path: Path) -> None:
         source(there).answer(Wanted(kind=ADAPTER, name="first", path="../second/adapters.safetensors"))
 
 
+@pytest.mark.parametrize(
+    ("paths", "why"),
+    [
+        (("a", "a"), "a stands where another file does"),
+        (("a", "a/b"), "a/b stands where another file does"),
+        (("n" * 300,), r"cannot be kept below \S+: File name too long\. Name a place that takes it"),
+    ],
+)
+def test_of_what_cannot_be_kept_it_is_said_what_is_wrong_and_no_room_is_asked_for(
+    tmp_path: Path, paths: tuple[str, ...], why: str
+) -> None:
+    files = [{"path": path, "size_bytes": 0, "sha256": hashlib.sha256().hexdigest()} for path in paths]
+    listed = json.dumps({"files": files}).encode()
+    with pytest.raises(InfrastructureError, match=why) as caught:
+        cache(tmp_path, tmp_path / "here", ask=lambda wanted: listed).place(ADAPTER, "first", None)
+    assert not isinstance(caught.value, DiskNearlyFull) and "oom" not in str(caught.value)
+
+
+def test_a_disk_that_is_full_when_a_file_comes_is_said_with_what_makes_room(
+    there: Path, tmp_path: Path
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], capture_output=True
+    ).returncode:
+        pytest.skip("a full disk is mounted by root alone")
+    try:
+        # Its size is told as nothing, so that the room is not missed before.
+        listed = content_of(there / "first", FileDigests())
+        with pytest.raises(DiskNearlyFull, match=r": No space left on device\. Make room there"):
+            cache(there, small / "here", needed_bytes=-listed.size_bytes).place(ADAPTER, "first", None)
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
 def test_a_node_without_room_refuses_in_one_line(there: Path, tmp_path: Path) -> None:
     with pytest.raises(
         DiskNearlyFull, match=r"^the adapter first takes \d+ MiB, and of \d+ MiB that are free"
@@ -192,7 +230,7 @@ def test_what_a_process_of_this_machine_is_at_work_with_is_not_to_be_removed(
     must_be_idle(folder)
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "../up", "a/../../up", ".", "a//b", ""])
+@pytest.mark.parametrize("path", ["/etc/passwd", "../up", "a/../../up", ".", "a//b", "", "a\0"])
 def test_a_listing_names_only_files_below_its_folder(path: str) -> None:
     with pytest.raises(ValueError, match="is no path below a folder"):
         ContentFile(path=path, size_bytes=1, sha256=64 * "0")

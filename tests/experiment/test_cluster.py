@@ -5,17 +5,20 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from tests.experiment.test_run import Project, without_gold
 
+import looper
 from looper.journal import read_stream
 from looper.records.base import Record
 from looper.records.session import ClusterNode, NodeState
@@ -29,8 +32,10 @@ with_ray = pytest.mark.skipif(
     find_spec("ray") is None, reason="Ray is not installed: python -m pip install -e '.[ray]'"
 )
 
+BUBBLEWRAP = shutil.which("bwrap")
 NODES = """
-import os, sys, time
+import ctypes, os, subprocess, sys, time
+import ray
 import ray._private.services as services
 from ray.cluster_utils import Cluster
 looked = services.get_node
@@ -43,11 +48,15 @@ def get_node(*arguments):
             if time.monotonic() > until:
                 raise
 services.get_node = get_node
-where = ({"node_ip_address": f"127.0.0.{number}"} for number in range(2, 100))
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **next(where)})
+ray.__version__ = sys.argv[2] or ray.__version__
+where = (f"127.0.0.{number}" for number in range(2, 100))
+# A node that was killed is missed after three seconds, and one that is slow after thirty.
+missed = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_failure_threshold": 3}
+head = {"num_cpus": 0, "include_dashboard": False, "node_ip_address": next(where), "_system_config": missed}
+cluster = Cluster(initialize_head=True, head_node_args=head)
 nodes = []
-def add():
-    nodes.append(cluster.add_node(num_cpus=1, **next(where)))
+def add(address=""):
+    nodes.append(cluster.add_node(num_cpus=1, node_ip_address=address or next(where)))
 for _ in range(int(sys.argv[1])):
     add()
 print(cluster.address, flush=True)
@@ -56,9 +65,13 @@ for line in sys.stdin:
     if word == "kill":
         cluster.remove_node(nodes.pop(), allow_graceful=False)
     elif word == "add":
-        add()
-    elif word == "home":
-        os.environ["LOOPER_HOME"] = value
+        add(value)
+    elif word == "set":
+        name, _, os.environ[name] = value.partition(" ")
+    elif word == "hide":
+        assert not ctypes.CDLL(None).unshare(0x20000)  # CLONE_NEWNS: for nodes to come, and for no other process.
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+        subprocess.run(["mount", "--bind", "/dev/null", value], check=True)
     print("done", flush=True)
 cluster.shutdown()
 """
@@ -68,15 +81,21 @@ class Nodes:
     """A head that works on no cells, and nodes with one CPU each."""
 
     def __init__(
-        self, count: int, state: Path, folder: Path, auth: str = "token", before: Sequence[str] = ()
+        self,
+        count: int,
+        state: Path,
+        folder: Path,
+        auth: str = "token",
+        before: Sequence[str] = (),
+        version: str = "",
     ) -> None:
-        """`before` are words that begin the command which starts them."""
+        """`before` are words that begin the command which starts them; they say that they are Ray of another `version`."""
         token = folder / "token"
         token.write_text("0123456789abcdef" * 4)
         self.here = {"RAY_AUTH_TOKEN_PATH": str(token)} if auth == "token" else {}
         others = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         self._process = subprocess.Popen(
-            [*before, sys.executable, "-c", NODES, str(count)], cwd=folder, text=True,
+            [*before, sys.executable, "-c", NODES, str(count), version], cwd=folder, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=(folder / "nodes.log").open("w"),
             env={**others, **self.here, "RAY_AUTH_MODE": auth, "LOOPER_HOME": str(state), "RAY_worker_niceness": "0"},
         )  # fmt: skip
@@ -85,7 +104,8 @@ class Nodes:
         assert self.address, (folder / "nodes.log").read_text()
 
     def do(self, what: str) -> None:
-        """`kill` the newest node, `add` one, or give those to come another LOOPER_HOME with `home FOLDER`."""
+        """`kill` the newest node, `add` one, also at the address of another with `add ADDRESS`, give those to come a variable with
+        `set NAME VALUE`, or `hide PROGRAM` from them."""
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(f"{what}\n")
         self._process.stdin.flush()
@@ -315,9 +335,9 @@ def test_an_attempt_whose_worker_or_node_is_killed_is_an_infrastructure_error_an
     states = {node.address: node.state for node in read_stream(project.run, "nodes", ClusterNode)}
     if what == "node":
         assert lost[0].node != again.node
-        # Ray knows only after a while that a node is lost; of a run that is over before, nobody says so.
-        is_lost = states[lost[0].node or ""] is NodeState.LOST
-        assert is_lost == (f"node {lost[0].node} is lost" in err)
+        assert f"node {lost[0].node} is lost; its cells are tried elsewhere" in err
+        assert states.pop(lost[0].node or "") is NodeState.LOST
+        assert set(states.values()) == {NodeState.READY}
     else:
         assert NodeState.LOST not in states.values()
 
@@ -399,7 +419,7 @@ def test_a_node_that_cannot_run_the_cells_takes_none_and_is_named(
     ) as nodes:
         alone.environment |= nodes.here
         for home in ("/proc/nowhere", wrong, small):
-            nodes.do(f"home {home}")
+            nodes.do(f"set LOOPER_HOME {home}")
             nodes.do("add")
         ran = alone.looper(
             "run", "test", "--arm", "noop", "--workers", "8", "--engine", f"ray:{nodes.address}"
@@ -419,7 +439,42 @@ def test_a_node_that_cannot_run_the_cells_takes_none_and_is_named(
 
 
 @with_ray
-def test_a_node_that_joins_later_takes_cells_once_it_has_shown_that_it_can(
+def test_where_no_node_can_run_the_cells_the_run_ends_and_of_each_is_said_why(
+    alone: Project, state: Path, tmp_path: Path
+) -> None:
+    """One has another Looper, one none, and one no bubblewrap."""
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode or not BUBBLEWRAP:
+        pytest.skip("bubblewrap is hidden from a node by root alone, and where it is")
+    paths = os.environ["PYTHONPATH"]
+    other, none = tmp_path / "other", tmp_path / "none"
+    shutil.copytree(Path(looper.__file__).parent, other / "looper")
+    (other / "looper" / "errors.py").open("a").write("# Another one.\n")
+    (none / "looper").mkdir(parents=True)
+    (none / "looper" / "__init__.py").touch()
+    with contextlib.closing(Nodes(0, state, tmp_path)) as nodes:
+        alone.environment |= nodes.here
+        for place in (other, none):
+            nodes.do(f"set PYTHONPATH {place}")
+            nodes.do("add")
+        nodes.do(f"set PYTHONPATH {paths}")
+        nodes.do(f"hide {BUBBLEWRAP}")
+        nodes.do("add")
+        ran = alone.looper("run", "test", "--arm", "noop", "--engine", f"ray:{nodes.address}")
+    assert ran.returncode == 69 and not alone.verdicts(), ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert "node 127.0.0.3 takes no cells: Drift: " in ran.stderr and "code_version was" in ran.stderr
+    assert "node 127.0.0.4 takes no cells: Looper does not start there: " in ran.stderr
+    assert (
+        "node 127.0.0.5 takes no cells: SandboxUnavailable: The sandbox bubblewrap does not work here"
+        in ran.stderr
+    )
+    assert "looper: No node of the cluster can run these cells; node 127.0.0." in ran.stderr.splitlines()[-1]
+    states = {node.address: node.state for node in read_stream(alone.run, "nodes", ClusterNode)}
+    assert states == dict.fromkeys(("127.0.0.3", "127.0.0.4", "127.0.0.5"), NodeState.REFUSED)
+
+
+@with_ray
+def test_a_node_that_joins_later_takes_cells_once_it_has_shown_that_it_can_also_at_the_address_of_another(
     alone: Project, state: Path, tmp_path: Path
 ) -> None:
     _script(alone, SLOW)
@@ -431,13 +486,17 @@ def test_a_node_that_joins_later_takes_cells_once_it_has_shown_that_it_can(
             "run", "test", "--arm", "base", "--workers", "4", "--engine", f"ray:{nodes.address}"
         )
         _until(lambda: _commands(alone), process)
-        nodes.do("add")
+        nodes.do("add 127.0.0.3")
         _, err = process.communicate(timeout=900)
     assert process.returncode == 0, err
     verdicts = alone.verdicts()
-    assert len(verdicts) == 12 and {verdict.node for verdict in verdicts} == {"127.0.0.3", "127.0.0.4"}
-    ready = [node.address for node in read_stream(alone.run, "nodes", ClusterNode)]
-    assert ready == ["127.0.0.3", "127.0.0.4"]
+    both = ["127.0.0.3", "127.0.0.3#2"]
+    assert len(verdicts) == 12 and sorted({verdict.node or "" for verdict in verdicts}) == both
+    ready = list(read_stream(alone.run, "nodes", ClusterNode))
+    assert [node.address for node in ready] == both and len({node.node for node in ready}) == 2
+    told = json.loads(alone.looper("status", "--json").stdout)["runs"][0]["nodes"]
+    assert [node["node"] for node in told] == both and sum(node["cells"] for node in told) == 12
+    assert all(node["cells"] for node in told)
 
 
 @with_ray
@@ -455,7 +514,7 @@ def test_what_arms_have_learned_and_what_tasks_are_reaches_nodes_that_have_nothi
     with contextlib.closing(Nodes(0, state, tmp_path)) as nodes:
         alone.environment |= nodes.here
         for number in range(2):
-            nodes.do(f"home {bare / str(number)}")
+            nodes.do(f"set LOOPER_HOME {bare / str(number)}")
             nodes.do("add")
         with alone.start("run", "learn", "--engine", f"ray:{nodes.address}") as process:
             _, err = process.communicate(timeout=3600)
@@ -526,6 +585,16 @@ def test_a_cluster_that_lets_everybody_in_is_refused(project: Project, state: Pa
 
 
 @with_ray
+def test_a_cluster_of_another_version_of_ray_is_refused_in_a_line_that_names_both(
+    alone: Project, state: Path, tmp_path: Path
+) -> None:
+    with contextlib.closing(Nodes(0, state, tmp_path, version="2.0.0")) as nodes:
+        said = _refused(alone, f"ray:{nodes.address}", **nodes.here)
+    assert "has other versions: Version mismatch" in said and "Ray: 2.0.0" in said
+    assert f"Ray: {version('ray')}" in said and "Install the same of Ray and of Python on every node" in said
+
+
+@with_ray
 def test_no_token_is_in_what_a_run_records_or_says(project: Project, nodes: Nodes) -> None:
     token = Path(nodes.here["RAY_AUTH_TOKEN_PATH"]).read_text()
     ran = project.looper("run", "test", "--arm", "noop", "--limit", "1", "--engine", f"ray:{nodes.address}")
@@ -554,7 +623,7 @@ def test_the_first_experiment_on_four_nodes_of_their_own_has_the_table_of_the_re
     with contextlib.closing(Nodes(0, state, tmp_path)) as nodes:
         project.environment |= nodes.here
         for number in range(4):
-            nodes.do(f"home {tmp_path / 'homes' / str(number)}")
+            nodes.do(f"set LOOPER_HOME {tmp_path / 'homes' / str(number)}")
             nodes.do("add")
         argv = ["run", "exp00", "--profile", "demo", "--engine", f"ray:{nodes.address}"]
         with project.start(*argv) as process:

@@ -102,6 +102,27 @@ def test_what_slurm_is_asked_for_follows_from_the_plan_and_the_options(project: 
     assert "--workers 2 --engine" in fewer and "--workers 30" not in fewer
 
 
+def test_a_script_that_waits_for_its_nodes_ends_when_it_is_signalled(
+    project: Project, tmp_path: Path
+) -> None:
+    """The host's shell reads what it is sent, and no node comes of it."""
+    script, place = project.folder / "run.sh", tmp_path / "places"
+    place.mkdir()
+    asked = ("--address", "127.0.0.1", "--ssh", "sh -c 'cat >/dev/null'", "-o", str(script))
+    python = ("--python", str(tmp_path / "python"))
+    _given(project.looper("cluster", "hosts", "test", "a", *python, *asked))
+    with subprocess.Popen(
+        ["bash", script], env={**os.environ, "TMPDIR": str(place)}, stderr=subprocess.PIPE, text=True
+    ) as process:
+        _until(lambda: list(place.glob("looper.*/wait.py")))
+        time.sleep(2)
+        begun = time.monotonic()
+        process.terminate()
+        _, err = process.communicate(timeout=400)
+    assert process.returncode == 143 and time.monotonic() - begun < 90, err
+    _until(lambda: not list(place.iterdir()))
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

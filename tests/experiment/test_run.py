@@ -26,6 +26,7 @@ from looper.cli.reading import status_lines
 from looper.cli.running import run_folder
 from looper.cli.settings import settings
 from looper.cli.showing import show_cell
+from looper.edges.models.mlx import MlxModel, nano_folder
 from looper.edges.models.scripted import ScriptedModel
 from looper.errors import BadInput, JournalError
 from looper.experiment.ledger import Ledger
@@ -34,6 +35,7 @@ from looper.records.base import Record
 from looper.records.job import CellJob, CellTreatment, Obstacle, RunSpec
 from looper.records.plan import Cell, RunManifest
 from looper.records.task import Task
+from looper.records.training import AdapterRecord
 from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import Outcome, Verdict
 from looper.views.runs import read_run
@@ -319,6 +321,20 @@ def test_p15_a_machine_shows_by_gold_and_noop_that_it_judges_as_it_must(
     assert len(project.verdicts()) == 1, "controls are in no record"
 
 
+def test_p15_a_machine_is_made_ready_for_the_very_run_that_is_given_the_same_options(
+    project: Project,
+) -> None:
+    options = ("test", "--arm", "noop", "--limit", "1", "--master-seed", "5", "--override", "data=a pilot")
+    made = project.looper("node", "prepare", *options)
+    assert made.returncode == 0, made.stderr
+    assert project.looper("run", *options).returncode == 0
+    run = read_run(project.run)
+    assert run.manifest.overrides and run.manifest.plan.master_seed == 5
+    assert made.stdout.splitlines()[-1] == (
+        f"ready for test micro@5: {run.manifest.run_hash()}, the same on every machine that is"
+    )
+
+
 SENT = """
 import sys
 from dataclasses import replace
@@ -385,6 +401,47 @@ def test_p15_an_adapter_that_a_machine_lacks_is_sent_to_it_before_its_attempt(
     (fetched,) = (here / "fetched").glob("[0-9a-f]*")
     assert {path.name: path.read_bytes() for path in fetched.iterdir()} == files
     assert not (here / "adapters").exists()
+
+
+def test_p15_what_a_served_adapter_was_trained_on_is_sent_to_a_machine_that_has_to_compare_the_server_with_it(
+    project: Project, micro: tuple[tuple[Task, ...], dict[str, Path]], tmp_path: Path
+) -> None:
+    """The server itself is away, and no cell of this run asks it."""
+    from tests.cli.test_commands import kept_adapter
+
+    tmp_path.chmod(0o755)
+    there, here, name = tmp_path / "there", tmp_path / "here", "3f2a91c04d5e6b78"
+    shutil.copytree(nano_folder(), there / "models" / "own")
+    kept_adapter(there / "adapters", name, "elsewhere-01")
+    card = there / "adapters" / name / "adapter.json"
+    found = AdapterRecord.from_json(card.read_bytes())
+    base = MlxModel(there / "models" / "own", name="own", context_tokens=9).identity()
+    card.write_bytes(found.model_copy(update={"base": base}).to_json())
+    plan = project.folder / "experiments" / "test.toml"
+    arm = '[[arms]]\nname = "adapted"\nrole = "treatment"\nadapted = true\n[profiles.micro]\n'
+    plan.write_text(
+        plan.read_text()
+        .replace("[profiles.micro]\n", arm)
+        .replace("scripted:script.txt", "vllm:m@http://127.0.0.1:9")
+    )
+    project.environment["LOOPER_HOME"] = str(there)
+    ran = project.looper("run", "test", "--arm", "noop", "--limit", "1", "--adapter", name)
+    assert ran.returncode == 0, ran.stderr
+    manifest = read_run(project.run).manifest
+    noop = next(arm for arm in manifest.plan.arms if arm.name == "noop")
+    task = next(task for task in micro[0] if task.instance_id == manifest.tasks[0])
+    cell = Cell(arm="noop", seed=0, instance_id=task.instance_id)
+    job = CellJob(cell=cell, arm=noop, task=task, limits=manifest.plan.limits_of(noop))
+    spec = RunSpec(manifest=manifest, sandbox="auto", arms=("noop",))
+    done = subprocess.run(
+        [sys.executable, "-c", SENT, str(there)], input=spec.to_json() + b"\n" + job.to_json() + b"\n",
+        cwd=project.folder, env={**project.environment, "LOOPER_HOME": str(here)}, capture_output=True, timeout=600,
+    )  # fmt: skip
+    told = done.stdout.decode()
+    assert told.endswith("Verdict\n") and f"adapter {name} fetched" in told, done.stderr.decode()
+    assert re.search(r"^model own fetched, [\d.]+ MB in", told, re.M)
+    (weights,) = (here / "fetched").glob("*/model.safetensors")
+    assert weights.read_bytes() == (there / "models" / "own" / "model.safetensors").read_bytes()
 
 
 @pytest.mark.slow

@@ -158,29 +158,37 @@ if not found:
 if found < wanted:
     print(f"looper: {found} of {wanted} nodes have joined; the run begins with them", file=sys.stderr)
 END
+# Each in the background: a signal is heeded while the shell waits for it, and not before the end of a command in the foreground. It ends the
+# wait, too, before what is waited for has ended.
+until_over() {
+  if [ -n "$stopped" ]; then kill -TERM "$run" 2>/dev/null; fi
+  wait "$run"
+  code=$?
+  while kill -0 "$run" 2>/dev/null; do
+    wait "$run"
+    code=$?
+  done
+}
 code=143
 if [ -z "$stopped" ]; then
-  if "$python" "$place/wait.py" "$head" "$nodes" "${senders[@]}"; then
-    if [ -z "$stopped" ]; then
-      @RUN@ &
-      run=$!
-      # Nor does the run outlive a script that was killed.
-      (
-        while kill -0 "$$" 2>/dev/null; do sleep 1; done
-        kill -TERM "$run" 2>/dev/null
-      ) &
-      guard=$!
-      # A signal ends this before the run has ended.
-      wait "$run"
-      code=$?
-      while kill -0 "$run" 2>/dev/null; do
-        wait "$run"
-        code=$?
-      done
-      kill "$guard" 2>/dev/null
-    fi
-  else
+  "$python" "$place/wait.py" "$head" "$nodes" "${senders[@]}" &
+  run=$!
+  until_over
+  if [ -n "$stopped" ]; then
+    code=143
+  elif [ "$code" != 0 ]; then
     code=69
+  else
+    @RUN@ &
+    run=$!
+    # Nor does the run outlive a script that was killed.
+    (
+      while kill -0 "$$" 2>/dev/null; do sleep 1; done
+      kill -TERM "$run" 2>/dev/null
+    ) &
+    guard=$!
+    until_over
+    kill "$guard" 2>/dev/null
   fi
 fi
 

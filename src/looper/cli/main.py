@@ -23,12 +23,22 @@ from looper.cli.memory_commands import memory
 from looper.cli.model_commands import model as model_group
 from looper.cli.node_commands import node
 from looper.cli.options import (
+    AdapterId,
+    Arms,
     AsJson,
     Data,
+    Experiment,
+    Limit,
+    MasterSeed,
     Mirrors,
+    Model,
     OnlyRun,
+    Overrides,
+    Profile,
     RunArgument,
     RunName,
+    SandboxName,
+    SplitLetter,
     chosen_settings,
     json_line,
     print_lines,
@@ -114,23 +124,11 @@ app.add_typer(evolve, name="evolve")
 
 @app.command()
 def run(
-    experiment: Annotated[str, typer.Argument(help="Name of a plan in experiments/, or a TOML file.")],
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            help="A profile of the plan (micro, demo, swe), or a TOML file with one; else micro, or the only one that the plan's file has."
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="In place of the profile's: nano, ollama:NAME, mlx:FOLDER or mlx:NAME (looper model), openai:NAME@URL, vllm:NAME@URL."
-        ),
-    ] = None,
-    arm: Annotated[list[str] | None, typer.Option(help="Only this arm's cells; can be repeated.")] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first tasks: another, smaller run.")
-    ] = None,
+    experiment: Experiment,
+    profile: Profile = None,
+    model: Model = None,
+    arm: Arms = None,
+    limit: Limit = None,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Rollouts side by side; else 2, or twice the cores for the embedded model."),
@@ -139,12 +137,7 @@ def run(
         bool, typer.Option("--fresh", help="Begin a new run folder instead of going on.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cells and do nothing.")] = False,
-    sandbox: Annotated[
-        str,
-        typer.Option(
-            help="auto, bubblewrap, landlock, seatbelt, container:IMAGE, container:swe-bench (the images of its tasks), or none (no protection)."
-        ),
-    ] = "auto",
+    sandbox: SandboxName = "auto",
     engine: Annotated[
         str,
         typer.Option(
@@ -154,27 +147,10 @@ def run(
     share_machine: Annotated[
         bool, typer.Option("--share-machine", help="Run although another model runs on this machine.")
     ] = False,
-    master_seed: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="Other generated repositories and other sampling seeds: the whole run again."
-        ),
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="Which tasks are learned from: A first, B last, C every other, D and E drawn; all for one after the other."
-        ),
-    ] = None,
-    adapter: Annotated[
-        str | None, typer.Option(help="Id of an adapter that was trained here, for the arms that carry one.")
-    ] = None,
-    override: Annotated[
-        list[str] | None,
-        typer.Option(
-            help='Pass over a gate, for a reason that is recorded: data="a pilot". Can be repeated.'
-        ),
-    ] = None,
+    master_seed: MasterSeed = None,
+    split: SplitLetter = None,
+    adapter: AdapterId = None,
+    override: Overrides = None,
     going_on: Annotated[
         str | None,
         typer.Option(
@@ -264,20 +240,14 @@ def new(
 
 @app.command()
 def plan(
-    experiment: Annotated[str, typer.Argument(help="Name of a plan in experiments/, or a TOML file.")],
-    profile: Annotated[
-        str | None, typer.Option(help="A profile of the plan, or a TOML file with one; else as for run.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="In place of the profile's.")] = None,
-    arm: Annotated[list[str] | None, typer.Option(help="Only this arm; can be repeated.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first tasks.")] = None,
+    experiment: Experiment,
+    profile: Profile = None,
+    model: Model = None,
+    arm: Arms = None,
+    limit: Limit = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Rollouts side by side.")] = None,
-    adapter: Annotated[
-        str | None, typer.Option(help="Id of an adapter that was trained here, for the arms that carry one.")
-    ] = None,
-    override: Annotated[
-        list[str] | None, typer.Option(help="Pass over a gate, as looper run would. Can be repeated.")
-    ] = None,
+    adapter: AdapterId = None,
+    override: Overrides = None,
     data: Data = None,
     mirrors: Mirrors = None,
     as_json: AsJson = False,

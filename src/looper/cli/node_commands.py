@@ -1,10 +1,25 @@
 """The commands of `looper node`."""
 
-from typing import Annotated
-
 import typer
 
-from looper.cli.options import AsJson, Data, Mirrors, chosen_settings, say, shown
+from looper.cli.options import (
+    AdapterId,
+    Arms,
+    AsJson,
+    Data,
+    Experiment,
+    Limit,
+    MasterSeed,
+    Mirrors,
+    Model,
+    Overrides,
+    Profile,
+    SandboxName,
+    SplitLetter,
+    chosen_settings,
+    say,
+    shown,
+)
 
 node = typer.Typer(no_args_is_help=True, help="A machine that works on the cells of runs on a cluster.")
 
@@ -16,36 +31,52 @@ def _group() -> None:
 
 @node.command("prepare")
 def node_prepare(
-    experiment: Annotated[str, typer.Argument(help="Name of a plan in experiments/, or a TOML file.")],
-    profile: Annotated[str | None, typer.Option(help="As for run.")] = None,
-    model: Annotated[str | None, typer.Option(help="As for run.")] = None,
-    arm: Annotated[
-        list[str] | None, typer.Option(help="Ask the model of this arm alone what it is; can be repeated.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="As for run.")] = None,
-    sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
+    experiment: Experiment,
+    profile: Profile = None,
+    model: Model = None,
+    arm: Arms = None,
+    limit: Limit = None,
+    sandbox: SandboxName = "auto",
+    master_seed: MasterSeed = None,
+    split: SplitLetter = None,
+    adapter: AdapterId = None,
+    override: Overrides = None,
     data: Data = None,
     mirrors: Mirrors = None,
     as_json: AsJson = False,
 ) -> None:
     """Make this machine ready for the cells of a plan: mirrors, environments, sandbox, models, and gold and noop on a task.
 
-    Safe to repeat. Machines that print the same last line run the same cells. A run sends a node what it lacks but for environments,
-    which are built here.
+    Safe to repeat. Give it the options of the run: machines that print the same last line run the same cells. A run sends a node what
+    it lacks but for environments, which are built here.
 
     Example: looper node prepare exp00 --profile swe
     """
     from looper.cli.fetching import make_ready
-    from looper.cli.plans import RunOptions
+    from looper.cli.plans import RunOptions, parse_override
+    from looper.records.learning import SPLITS
 
-    options = RunOptions(
-        experiment,
-        profile,
-        model,
-        arms=tuple(arm or ()),
-        limit=limit,
-        sandbox=sandbox,
-        data=data,
-        mirrors=mirrors,
+    settings = chosen_settings(data, mirrors)
+    made_ready = (
+        line
+        for each in (SPLITS if split == "all" else [split])
+        for line in make_ready(
+            RunOptions(
+                experiment,
+                profile,
+                model,
+                arms=tuple(arm or ()),
+                limit=limit,
+                sandbox=sandbox,
+                master_seed=master_seed,
+                overrides=tuple(parse_override(text) for text in override or ()),
+                split=each,
+                adapter=adapter,
+                data=data,
+                mirrors=mirrors,
+            ),
+            settings,
+            say,
+        )
     )
-    shown(make_ready(options, chosen_settings(data, mirrors), say), as_json=as_json, at_once=True)
+    shown(made_ready, as_json=as_json, at_once=True)

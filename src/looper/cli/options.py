@@ -46,6 +46,44 @@ OnlyRun = Annotated[
     typer.Option("--run", metavar="RUN", help="Only this run, named as for show.", autocompletion=run_names),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on one line.")]
+Experiment = Annotated[str, typer.Argument(help="Name of a plan in experiments/, or a TOML file.")]
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        help="A profile of the plan (micro, demo, swe), or a TOML file with one; else micro, or the only one that the plan's file has."
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="In place of the profile's: nano, ollama:NAME, mlx:FOLDER or mlx:NAME (looper model), openai:NAME@URL, vllm:NAME@URL."
+    ),
+]
+Arms = Annotated[list[str] | None, typer.Option(help="Only this arm's cells; can be repeated.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first tasks: another, smaller run.")]
+SandboxName = Annotated[
+    str,
+    typer.Option(
+        help="auto, bubblewrap, landlock, seatbelt, container:IMAGE, container:swe-bench (the images of its tasks), or none (no protection)."
+    ),
+]
+MasterSeed = Annotated[
+    int | None,
+    typer.Option(min=0, help="Other generated repositories and other sampling seeds: the whole run again."),
+]
+SplitLetter = Annotated[
+    str | None,
+    typer.Option(
+        help="Which tasks are learned from: A first, B last, C every other, D and E drawn; all for one after the other."
+    ),
+]
+AdapterId = Annotated[
+    str | None, typer.Option(help="Id of an adapter that was trained here, for the arms that carry one.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(help='Pass over a gate, for a reason that is recorded: data="a pilot". Can be repeated.'),
+]
 Data = Annotated[
     str | None,
     typer.Option(

@@ -13,7 +13,15 @@ from pathlib import Path
 from looper.cli.preparing import STALE, PreparedPlan, prepare
 from looper.cli.progress import Waits
 from looper.cli.settings import ROWS_FROM, Settings
-from looper.cli.wiring import Models, Site, adapter_store, code_version, model_is_here, process_folders
+from looper.cli.wiring import (
+    Models,
+    Site,
+    adapter_store,
+    code_version,
+    model_is_here,
+    process_folders,
+    weights_for,
+)
 from looper.errors import Drift, ModelError, RunBusy
 from looper.experiment.cell import ProcessVerdicts, RunContext
 from looper.experiment.ledger import differences
@@ -51,15 +59,19 @@ def run_context_elsewhere(
 ) -> Iterator[Elsewhere]:
     """What the cells of a run need, in a process that has its specification and settings of its own; what is not here is fetched. Raises
     Drift where anything here is not what the run was begun with."""
-    settings = _completed(spec.manifest.plan, settings, fetch)
-    prepared = prepare(spec.manifest.plan, settings)
-    prepared = replace(prepared, mirrors=dict(_mirrors(prepared, fetch)))
+    kept = adapter_store(settings)
 
     def adapter(name: str) -> Path:
-        own = adapter_store(settings).folder(name)
+        own = kept.folder(name)
         return fetch(ContentKind.ADAPTER, name, own) or own
 
-    with equipped(prepared, spec.sandbox, settings, say, adapter) as (site, models):
+    settings = _completed(spec.manifest.plan, settings, fetch, adapter)
+    prepared = prepare(spec.manifest.plan, settings)
+    prepared = replace(prepared, mirrors=dict(_mirrors(prepared, fetch)))
+    # What the run's machine found by itself, so that it is said why that does not hold here.
+    found_there = spec.manifest.sandbox.partition(" ")[0]
+    sandbox = found_there if spec.sandbox == "auto" else spec.sandbox
+    with equipped(prepared, sandbox, settings, say, adapter) as (site, models):
         found = manifest_of(prepared, site, models, spec.arms, spec.manifest.overrides)
         wanted, here = of_arms(spec.manifest, spec.arms), of_arms(found, spec.arms)
         if here != wanted:
@@ -77,12 +89,11 @@ def control_task(prepared: PreparedPlan) -> Task:
     return next(known, prepared.tasks[0])
 
 
-def _completed(plan: Plan, settings: Settings, fetch: Fetch) -> Settings:
+def _completed(plan: Plan, settings: Settings, fetch: Fetch, adapter: Callable[[str], Path]) -> Settings:
     """With the data of the suite and the weights that the plan needs and that are not here, as far as the run's machine has them."""
     suite, rows = plan.selection.suite, dict(settings.rows)
-    wanted = [
-        (ContentKind.MODEL, spec.name) for spec in plan.model_specs if not model_is_here(spec, settings)
-    ]
+    needed = filter(None, (weights_for(spec, adapter) for spec in plan.model_specs))
+    wanted = [(ContentKind.MODEL, spec.name) for spec in needed if not model_is_here(spec, settings)]
     if suite != "micro" and not settings.validations.exists():
         wanted.append((ContentKind.VALIDATIONS, suite))
     if suite in ROWS_FROM and not rows[suite] and (place := fetch(ContentKind.ROWS, suite, None)):

@@ -418,6 +418,14 @@ def adapter_store(settings: Settings) -> AdapterStore:
     return AdapterStore(settings.adapters)
 
 
+def weights_for(spec: ModelSpec, adapter: Callable[[str], Path]) -> ModelSpec | None:
+    """The model in MLX whose weights a machine needs that works with another: that one itself, or what its adapter was trained on, which
+    the model's server is compared with; None where it needs none. Raises BadInput where the adapter is damaged."""
+    if spec.shows_losses:
+        return spec
+    return _trained_on(card_in(adapter(spec.adapter))) if spec.adapter else None
+
+
 def model_is_here(spec: ModelSpec, settings: Settings) -> bool:
     """Whether the weights of a model for MLX are on this machine; nobody has to bring those of other models."""
     if spec.backend != "mlx":
@@ -711,7 +719,9 @@ def content_source(
                 kept = adapter_store(settings)
                 return kept.folder(name) if name in kept.ids() else None
             case ContentKind.MODEL:
-                mine = (spec for spec in plan.model_specs if (spec.backend, spec.name) == ("mlx", name))
+                kept = adapter_store(settings)
+                needed = filter(None, (weights_for(spec, kept.folder) for spec in plan.model_specs))
+                mine = (spec for spec in needed if (spec.backend, spec.name) == ("mlx", name))
                 return next((trained_folder(spec, settings) for spec in mine), None)
             case ContentKind.ROWS:
                 rows = settings.rows.get(suite, "") if name == suite else ""

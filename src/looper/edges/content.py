@@ -6,6 +6,7 @@ what was used longest ago, never what a process of that machine is at work with.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from looper.edges.access import shared_folder
 from looper.edges.models.digests import FileDigests
-from looper.errors import BadInput, Cancelled, DiskNearlyFull, InfrastructureError, one_line
+from looper.errors import BadInput, Cancelled, DiskNearlyFull, InfrastructureError, one_line, reason
 from looper.records.content import Content, ContentFile, ContentKind, Wanted
 from looper.untrusted import remove_tree
 
@@ -112,8 +113,8 @@ class ContentCache:
 
     def place(self, kind: ContentKind, name: str, own: Path | None) -> Path | None:
         """Where the content of the run's machine is here: in its own place, where that holds the same, or fetched. None where the
-        run's machine does not have it. Raises DiskNearlyFull, InfrastructureError for what comes otherwise than it was told, and
-        Cancelled."""
+        run's machine does not have it. Raises DiskNearlyFull, InfrastructureError for what comes otherwise than it was told or cannot
+        be kept for another reason than room, and Cancelled."""
         if (kind, name) not in self._given:
             self._given[kind, name] = self._found(kind, name, own)
         return self._given[kind, name]
@@ -160,10 +161,12 @@ class ContentCache:
             os.rename(unfinished, place)
             _flush(self._folder)
         except OSError as error:
-            raise DiskNearlyFull(
-                f"The {kind.value} {name} cannot be kept below {self._folder}: {error.strerror or error}. Make room there, or name "
-                "another place with LOOPER_HOME."
-            ) from error
+            said = f"The {kind.value} {name} cannot be kept below {self._folder}: {reason(error)}."
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskNearlyFull(
+                    f"{said} Make room there, or name another place with LOOPER_HOME."
+                ) from error
+            raise InfrastructureError(f"{said} Name a place that takes it with LOOPER_HOME.") from error
         finally:
             remove_tree(unfinished)
         took = time.monotonic() - begun

@@ -1,10 +1,11 @@
 """What a node needs to run cells and does not have, as the run's process and the node speak of it."""
 
+from collections import Counter
 from enum import StrEnum
 from pathlib import PurePosixPath
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, model_validator
 
 from looper.records.base import Count, Record, content_hash
 
@@ -25,7 +26,7 @@ class ContentKind(StrEnum):
 
 
 def _below(path: str) -> str:
-    if PurePosixPath(path).is_absolute() or {"", ".", ".."} & {*path.split("/")}:
+    if PurePosixPath(path).is_absolute() or {"", ".", ".."} & {*path.split("/")} or "\0" in path:
         raise ValueError(f"{path} is no path below a folder")
     return path
 
@@ -46,6 +47,14 @@ class Content(Record):
     """Empty where the run's machine does not have it either."""
     is_file: bool = False
     """Whether it is one file and no folder."""
+
+    @model_validator(mode="after")
+    def _each_has_its_place(self) -> Self:
+        found = Counter(PurePosixPath(file.path) for file in self.files)
+        for path, times in found.items():
+            if times > 1 or not found.keys().isdisjoint(path.parents):
+                raise ValueError(f"{path} stands where another file does")
+        return self
 
     @property
     def digest(self) -> str:

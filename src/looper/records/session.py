@@ -47,7 +47,7 @@ class ClusterNode(Record):
     node: str
     """The cluster's id for it; another one when it joins again."""
     address: str
-    """As verdicts name it."""
+    """As verdicts name it: its address, with `#2` and so on where several nodes have that."""
     state: NodeState
     said: str
     """What its control cells were, or why it takes no cells; empty for one that is lost."""

@@ -82,7 +82,7 @@ class Verdict(Record):
     """Cell and attempt whose test run this verdict takes over, since task, patch, environment and rules are the same;
     empty where the tests ran for this one. With the name of its run before a colon where that is another."""
     node: Annotated[str | None, Field(exclude_if=unsaid)] = None
-    """Address of the machine of a cluster on which the attempt was made; None for the machine of the run."""
+    """The node of a cluster on which the attempt was made, as nodes.jsonl calls it (`address`); None for the machine of the run."""
 
 
 def final_verdicts(verdicts: Iterable[Verdict]) -> dict[str, Verdict]:

@@ -7,6 +7,7 @@ worker shows that gold and nothing are judged there as they must be; what it nee
 """
 
 import contextlib
+import itertools
 import logging
 import os
 import signal
@@ -134,6 +135,11 @@ class RayCluster:
         with self._lock:
             self._slots.add(slot)
         return slot
+
+    def node_of(self, slot: "Slot") -> str:
+        """The id of the node on which a worker was to start that did not."""
+        told = self.ray._private.state.state.actor_table(slot.actor._actor_id.hex())
+        return str(told["Address"]["NodeID"])
 
     def drop(self, slot: "Slot", *, force: bool = False) -> None:
         """End a worker process, in order as far as it can within a moment; by force at once, whatever it does."""
@@ -290,7 +296,7 @@ class RayEngine:
         controls: bool = False,
     ) -> None:
         """`here` makes an attempt in this process: of one that was lost, its end. `spec` is the run's specification as JSON. `give`
-        answers what a worker wants, `keep` writes what becomes of a node: its id, its address, where it stands and why. `controls`: whether a node proves itself before its first
+        answers what a worker wants, `keep` writes what becomes of a node: its id, what it is called, where it stands and why. `controls`: whether a node proves itself before its first
         cell."""
         self._cluster, self._workers, self._here, self._stop, self._say = cluster, workers, here, stop, say
         self._worker = worker
@@ -303,14 +309,14 @@ class RayEngine:
         """Of a cell, at least."""
         self._over = True
         self._names: dict[str, str] = {}
-        """Addresses of nodes, by their ids."""
+        """What nodes are called, by their ids."""
         self._unfit: dict[str, str] = {}
         """Why a node can run no cells of this run, by its id."""
         self._give, self._keep, self._controls = give, keep, controls
         self._proving = set[str]()
         """Nodes whose control cells are being made."""
         self._ready: dict[str, str] = {}
-        """Nodes that take cells, with their addresses, by their ids."""
+        """What nodes are called that take cells, by their ids."""
         self._controls_lost: dict[str, int] = {}
         """How often a worker was lost during control cells, by node."""
 
@@ -406,7 +412,9 @@ class RayEngine:
             return None
         try:
             node = str(self._cluster.ray.get(slot.where))
-        except self._cluster.ray.exceptions.RayError:
+        except self._cluster.ray.exceptions.RayError as error:
+            if getattr(error, "actor_init_failed", False):
+                return self._cluster.node_of(slot), f"Looper does not start there: {_of_ray(error)}"
             return None  # The attempt that begins there will say so.
         with self._lock:
             while node in self._proving:
@@ -449,11 +457,11 @@ class RayEngine:
         return refusal
 
     def _mark(self, node: str, state: NodeState, said: str = "") -> None:
-        address = self._address(node)
-        self._keep(node, address, state, said)
+        called = self._called(node)
+        self._keep(node, called, state, said)
         with self._lock:
             if state is NodeState.READY:
-                self._ready[node] = address
+                self._ready[node] = called
             else:
                 self._ready.pop(node, None)
 
@@ -477,10 +485,10 @@ class RayEngine:
         if not isinstance(event, Verdict):
             return event
         try:
-            address = self._address(self._cluster.ray.get(slot.where, timeout=LOOKED_S))
+            called = self._called(self._cluster.ray.get(slot.where, timeout=LOOKED_S))
         except self._cluster.ray.exceptions.RayError:
             return event
-        return event.model_copy(update={"node": address})
+        return event.model_copy(update={"node": called})
 
     def _followed(
         self, slot: Slot, begin: Any, record: Record, *job: bytes, told: list[str] | None = None
@@ -534,13 +542,24 @@ class RayEngine:
             return "some node"
 
     def _name(self, node: str) -> str:
-        return f"node {self._address(node)}"
+        return f"node {self._called(node)}"
 
-    def _address(self, node: str) -> str:
-        if node not in self._names:
-            found = {each["NodeID"]: each["NodeManagerAddress"] for each in self._cluster.ray.nodes()}
-            self._names[node] = found.get(node, node[:12])
-        return self._names[node]
+    def _called(self, node: str) -> str:
+        """Its address; with a number where others that are there, or are not known to be lost, have that too. One that joins again takes
+        the name of the one that was lost."""
+        with self._lock:
+            if node not in self._names:
+                found = {each["NodeID"]: each for each in self._cluster.ray.nodes()}
+                address = found[node]["NodeManagerAddress"] if node in found else node[:12]
+                taken = {
+                    name
+                    for other, name in self._names.items()
+                    if other in self._ready or found.get(other, {}).get("Alive")
+                }
+                numbered = (f"{address}#{number}" for number in itertools.count(2))
+                free = (name for name in itertools.chain([address], numbered) if name not in taken)
+                self._names[node] = next(free)
+            return self._names[node]
 
     def _pass_over(self, node: str, why: str) -> None:
         """Raises InfrastructureError where no node is left."""

@@ -233,7 +233,8 @@ def find_sandbox(choice: str) -> Sandbox:
                 raise
             except SandboxUnavailable as error:
                 reasons.append(f"{name}: {error}")
+    none = "No sandbox works" if choice == "auto" else f"The sandbox {choice} does not work"
     raise SandboxUnavailable(
-        f"No sandbox works here, and commands of a model must not run without one. {' '.join(reasons)} "
+        f"{none} here, and commands of a model must not run without one. {' '.join(reasons)} "
         "To run without any protection, say --sandbox none."
     )
