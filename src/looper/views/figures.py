@@ -284,4 +284,4 @@ def _nats(values: Sequence[float | None]) -> str:
 
 
 def _points(value: float | None, digits: int = 1) -> str:
-    return NOT_MEASURED if value is None else f"{100 * value:z.{digits}f}"
+    return number_text(None if value is None else 100 * value, digits)
