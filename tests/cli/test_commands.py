@@ -711,6 +711,12 @@ def test_a_plan_gathers_what_its_own_adapter_is_trained_on_and_then_carries_it(t
         left_out = f"left out: adapted, to carry an adapter, of which none is named. {how}"
         assert (left_out in gathers.stdout.splitlines()) == (more == ())
     assert json.loads(looper(*asked, "--json", cwd=tmp_path, **home).stdout)["without_adapter"] == ["adapted"]
+    for command in (asked, run):
+        unknown = one_line(looper(*command, "--arm", "foo", cwd=tmp_path, **home))
+        assert unknown.endswith(
+            'The plan has no arm "foo". It has: base, base_again, memory, placebo, adapted. '
+            "To carry an adapter, of which none is named: adapted."
+        ), unknown
     # What is wrong with the arm is said now, and not once the others have worked for its adapter.
     written = (tmp_path / "mine.toml").read_text()
     for right, wrong, said in (
@@ -928,6 +934,13 @@ def test_doctor_finds_what_the_embedded_default_needs(project: Path, state: Path
     ):
         assert what in found.stdout
     assert all("Fix: " in line for line in found.stdout.splitlines() if line.startswith("[missing"))
+
+
+def test_doctor_advises_no_installation_of_what_is_there(project: Path, state: Path) -> None:
+    found = looper("doctor", "--sandbox", "container:nothing", cwd=project, LOOPER_HOME=str(state))
+    (line,) = (line for line in found.stdout.splitlines() if "] sandbox: " in line)
+    assert "missing" in line and ".." not in line, line
+    assert ("install bubblewrap" in line) == (shutil.which("bwrap") is None), line
 
 
 def test_bench_list_knows_the_embedded_levels(project: Path, state: Path) -> None:

@@ -121,6 +121,10 @@ def test_u1_diff_takes_runs_as_every_other_command_does(
     older, newer, _ = three
     found = looper("diff", older.name[:-1], "mine", cwd=tmp_path)
     assert found.returncode == 0 and found.stdout.startswith(f"{older.name} | {newer.name}\n")
+    said = f"{newer.name}: the newest of 2 runs of mine; all: looper runs list\n"
+    assert found.stderr == said, "of the run that was meant, and of no other"
+    both = looper("diff", older.name[:-1], newer.name[:-1], cwd=tmp_path)
+    assert (both.returncode, both.stderr) == (0, "") and both.stdout == found.stdout
     neither = looper("diff", "bass", "otter", cwd=tmp_path)
     assert neither.returncode == 2 and f"Arms of {newer.name}: base, other" in neither.stderr
 
@@ -390,6 +394,30 @@ def test_u1_a_report_is_of_an_experiment_or_of_a_run_that_is_named_itself(
         assert written.returncode == 0, written.stderr
         assert f"mine micro: {meant.name}" in written.stdout
         assert f"`{meant.name}`" in (tmp_path / "docs" / "results" / "mine.md").read_text()
+
+
+def test_a_verification_is_of_the_runs_that_a_report_means_by_the_same_name_and_without_one_of_all(
+    tmp_path: Path, three: tuple[Path, Path, Path]
+) -> None:
+    older, newer, grade = three
+
+    def looked_at(*named: str) -> list[Path]:
+        """Runs of which it is said how many verdicts they have, or what is wrong: here that there is no seal."""
+        said = looper("report", *named, "--verify", cwd=tmp_path).stdout.splitlines()
+        chosen = f"{newer.name}: the newest of 2 runs of mine micro; all of them: looper report --verify"
+        assert (chosen in said) == (named == ("mine",))
+        return [run for run in three if f"{run.name}: it is finished and has no seal" in "\n".join(said)]
+
+    assert looked_at() == [older, newer, grade]
+    assert looked_at("mine") == [newer]
+    assert looked_at(older.name) == [older] and looked_at(older.name, newer.name) == [older, newer]
+    for run in (older, newer):
+        assert not (run / "report.md").exists()
+    assert looper("report", older.name, newer.name, cwd=tmp_path).returncode == 0
+    assert all((run / "report.md").exists() for run in (older, newer))
+    # The run that a page is written from is looked at with it.
+    assert looper("report", older.name, "--results", "docs/results", cwd=tmp_path).returncode == 0
+    assert looked_at("mine") == [older, newer]
 
 
 def test_a_file_that_a_report_is_to_be_written_into_is_made_where_it_is_missing(

@@ -131,6 +131,11 @@ def test_p1_a_gate_of_more_tasks_than_there_are_is_refused_with_the_numbers(
             "^lora keeps 15 of 15",
         ),
         ("exp11", "minimum_tasks = 3", "minimum_tasks = 20", "experience.selection.minimum_tasks", "has 15 of gold experience"),
+        (
+            "exp09", "delivered = 0.5", 'delivered = 0.5\nsplit = "last"', "experience.delivered",
+            "12 of 12 come before every task of their repository that is learned from, and nothing is told of later ones. "
+            r'Learn from earlier tasks \(experience.split, now "last"\), choose other tasks',
+        ),
         ("exp09", "limit = 12", "limit = 6", "arms.4.learning.memory.draw", "is told of another repository, and .* is the only one"),
     ],
 )  # fmt: skip

@@ -498,6 +498,28 @@ def test_p02_a_second_signal_ends_it_at_once(project: Project) -> None:
     assert "are kept. Go on with: looper run test" in err
 
 
+def test_whoever_ends_a_run_before_its_first_cell_is_told_a_command_as_the_program_was_called(
+    project: Project,
+) -> None:
+    (project.folder / "script.txt").write_text("<bash>sleep 50</bash>")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "looper", "run", "test", "--arm", "base"],
+        cwd=project.folder,
+        env=project.environment,
+        text=True,
+        stderr=subprocess.PIPE,
+    )
+    while not list(project.folder.glob("runs/*/sessions.jsonl")) and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 130 and not project.verdicts()
+    assert f"are kept. Go on with: {shlex.quote(sys.executable)} -m looper run test" in err
+
+
 def test_c14_the_second_signal_is_answered_whenever_it_comes(project: Project) -> None:
     """Between the end of the cells and the end of the process too."""
     for pause in (0.0, 0.02, 0.1, 0.3):

@@ -10,7 +10,7 @@ from tests.experiment.test_run import Project
 from tests.fakes.written_run import fails, write_run
 
 from looper.journal import Stream, read_stream
-from looper.records.plan import RunManifest, Sampling
+from looper.records.plan import Contrast, RunManifest, Sampling
 from looper.records.trajectory import Step
 from looper.views.diff import differences_of
 from looper.views.index import steps_of
@@ -127,6 +127,30 @@ def test_two_runs_differ_in_what_they_are_made_of(finished: Project, tmp_path: P
     said = finished.looper("diff", str(finished.run), str(other)).stdout
     assert "base, first − second (exploratory): +0.0 points" in said
     assert "lora, first − second (exploratory): +0.0 points" in said
+
+
+def test_of_what_one_run_alone_has_its_name_is_said_and_of_long_lists_what_differs(tmp_path: Path) -> None:
+    runs, tasks = tmp_path / "runs", [f"a__b-{number}" for number in range(9)]
+    contrast = {"shown": "It helps here.", "refuted": "It harms here.", "open": "Undecided."}
+    few = write_run(runs, tasks=tasks[:8], contrasts=[Contrast(arm="other", against="base", **contrast)])
+    more = write_run(
+        runs,
+        experiment="second",
+        arms=("base", "third", "other"),
+        tasks=tasks[1:],
+        contrasts=[Contrast(arm=arm, against="base", **contrast) for arm in ("third", "other")],
+    )
+    for folder in (few, more):
+        manifest = read_run(folder).manifest
+        (folder / "manifest.jsonl").unlink()
+        stream = Stream(folder, "manifest", RunManifest)
+        stream.append(manifest.model_copy(update={"difficulty": dict.fromkeys(manifest.tasks, 1)}))
+        stream.close()
+    said = looper("diff", few.name, more.name, cwd=tmp_path).stdout.splitlines()
+    assert '  plan.arms: ["base", "other"] | ["base", "other", "third"]' in said
+    assert '  plan.contrasts: ["other − base"] | ["other − base", "third − base"]' in said
+    assert '  tasks, without 7 in both: ["a__b-0"] | ["a__b-8"]' in said
+    assert not [line for line in said if "null" in line or "[third" in line or "difficulty" in line]
 
 
 def test_a_failed_arm_has_no_difference_since_it_has_no_rate(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from looper.records.plan import ArmRole, Contrast, Expect, Metric, Price
 from looper.records.trajectory import Guard, Trajectory
 from looper.records.verdict import Outcome, Verdict
 from looper.views.figures import behaviour, effort_table, likelihoods, repeats, sequence, tables
-from looper.views.findings import control_lines, in_units, stratified_lines
+from looper.views.findings import control_lines, in_units, number_text, stratified_lines
 from looper.views.runs import RunView, read_run
 from looper.views.splits import split_lines
 
@@ -134,6 +134,26 @@ def test_successes_of_repeats_are_named_and_two_figures_of_one_name_told_apart(r
     assert "that base or a repeat of it resolved" in notes["likelihood"]
     assert "Rates of steps are of all steps of an arm together" in notes["behaviour"]
     assert "a contrast of interventions or valid actions is of means over rollouts" in notes["behaviour"]
+
+
+def test_a_table_of_likelihoods_names_the_arms_that_were_not_asked(run: RunView) -> None:
+    assert "Asked are" not in likelihoods(run).note
+    plan = run.manifest.plan
+    assert plan.base is not None
+    again = plan.base.model_copy(update={"name": "base_again", "role": ArmRole.AGAIN, "repetition": 1})
+    more = replace(
+        run,
+        manifest=run.manifest.model_copy(
+            update={"plan": plan.model_copy(update={"arms": (*plan.arms, again)})}
+        ),
+    )
+    assert likelihoods(more).note.endswith(
+        "Asked are base and the arms that learned in the run without an overseer, so these are not: base_again."
+    )
+
+
+def test_what_rounds_to_nothing_has_no_sign_of_less() -> None:
+    assert [number_text(value, 2) for value in (-0.004, -0.006, None)] == ["0.00", "-0.01", "–"]
 
 
 def test_the_tasks_that_do_not_quote_their_fix_are_described(run: RunView) -> None:

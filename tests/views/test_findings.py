@@ -493,7 +493,32 @@ def test_a_large_expectation_is_no_power() -> None:
     assert is_pilot(plan, tasks)
     said = "\n".join(power_lines(plan, tasks, None))
     assert "+30.0 points, the largest that a plan may count on (it expects +80.0 points)" in said
-    assert "if equal arms differ in 30 % of cells and base fails in 45 % of them or more" in said
+    assert "(it expects +80.0 points), for which base has to fail in at least 45 % of cells, and " in said
+
+
+@pytest.mark.parametrize(("repositories", "each"), [(2, 6), (1, 9), (4, 10), (24, 6)])
+def test_what_a_difference_takes_is_said_of_each_and_never_less_than_it(repositories: int, each: int) -> None:
+    """Where base fails in a quarter of the cells nobody can gain 87 points."""
+    plan = plan_with(TWO_ALIKE + AND_MEMORY + DIFFERENCE)
+    tasks = [f"r{repo}-{number}" for repo in range(repositories) for number in range(each)]
+    (said,) = power_lines(plan, tasks, None)
+    taken = re.findall(r"(\d+)(?:\.0)? points, for which base has to fail in at least (\d+) %", said)
+    assert taken[0] == ("30", "45") and all(int(points) <= int(fails) <= 100 for points, fails in taken)
+    assert (len(taken) == 2) != ("no difference is shown in 80 % of runs" in said)
+
+
+def test_that_base_failed_too_rarely_for_what_a_plan_could_show_is_said_of_its_run() -> None:
+    for share, said in ((0.75, "; base failed in 25 %, which is too few for the smallest"), (0.0, "")):
+        run = run_of(DIFFERENCE, 2, 8, lambda arm, repo, rng, share=share: repo < 2 * share)
+        run = replace(
+            run,
+            verdicts=tuple(
+                verdict(one.cell, one.instance_id, "p", int(one.instance_id[-1]) < 8 * share)
+                for one in run.verdicts
+            ),
+        )
+        (line,) = planned_lines(run)
+        assert (said in line) if said else "too few" not in line, line
 
 
 def test_twelve_repositories_of_which_two_hold_most_tasks_are_too_few_to_generalise_from() -> None:

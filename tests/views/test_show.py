@@ -1,5 +1,6 @@
 """What a person sees of a trajectory and of a run."""
 
+import io
 import json
 import re
 from collections.abc import Sequence
@@ -7,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from tests.cli.test_commands import looper, one_line
 from tests.fakes.written_run import NOTHING_SEEN, write_run
 
-from looper.journal import Stream
+from looper.journal import Stream, read_stream
 from looper.metrics.paired import paired_difference
 from looper.records.learning import Experience, Learning, Source, Treatment
 from looper.records.memory import Draw, MemoryItem, MemoryKind, Moment, Remembering
@@ -23,6 +25,7 @@ from looper.records.trajectory import (
     ObservationKind,
     Reply,
     Step,
+    Trajectory,
     Usage,
 )
 from looper.records.treatment import Consolidation
@@ -30,6 +33,7 @@ from looper.views.findings import difference_text
 from looper.views.memory import why_nothing
 from looper.views.runs import read_run
 from looper.views.show import Prompt, ending_text, harmless, mask_text, prompt_text, step_text
+from looper.views.tables import run_table
 
 
 def test_a35_control_characters_of_a_model_or_a_tool_reach_no_terminal() -> None:
@@ -257,6 +261,53 @@ def test_why_a_task_was_told_nothing_stands_in_its_cell_and_in_the_list_of_what_
     assert f"  told nothing, {why}: other/0/a__b-1, other/0/a__b-2" in listed
     base = looper("show", "base/0/a__b-1", "--run", folder.name, cwd=tmp_path, LOOPER_SWE_DATA="").stdout
     assert "memory told nothing" not in base, "it has no memory"
+
+
+def test_every_report_says_at_how_many_tasks_a_memory_was_told_nothing_and_why(tmp_path: Path) -> None:
+    like = "shares a telling word with its issue (bm25)"
+    runs, here = tmp_path / "runs", ("a__b-0", 50)
+    for folder, one_told, said in (
+        (
+            remembered(runs, items=[here], found=1),
+            False,
+            f"other: told something at 0 of 2 tasks; nothing at 2: no item from an earlier task {like}",
+        ),
+        (
+            remembered(runs, items=[here], found=1),
+            True,
+            f"other: told something at 1 of 2 tasks; nothing at 1: no item from an earlier task {like}",
+        ),
+        (
+            remembered(runs, items=[("c__d-1", 9)]),
+            False,
+            "other: told something at 0 of 2 tasks; nothing at 2: no item is of its repository",
+        ),
+    ):
+        if one_told:
+            ends = list(read_stream(folder, "trajectories", Trajectory))
+            (folder / "trajectories.jsonl").unlink()
+            stream = Stream(folder, "trajectories", Trajectory)
+            for end in ends:
+                told = ("item0",) if end.cell == "other/0/a__b-1" else ()
+                stream.append(end.model_copy(update={"memory": told}))
+            stream.close()
+        done = looper("report", folder.name, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert f"- {said}" in (folder / "report.md").read_text().splitlines()
+        assert said in (folder / "report.html").read_text()
+        screen = io.StringIO()
+        Console(file=screen, width=1000).print(run_table(read_run(folder)))
+        assert said in screen.getvalue()
+        listed = json.loads(looper("memory", "list", "--run", folder.name, "--json", cwd=tmp_path).stdout)
+        assert listed["arms"] == [
+            {
+                "arm": "other",
+                "rollouts": 2,
+                "planned": 2,
+                "told": int(one_told),
+                "nothing": {said.rpartition(": ")[2]: 2 - one_told},
+            }
+        ]
 
 
 def test_what_is_trained_on_is_seen_where_there_is_no_colour() -> None:

@@ -283,7 +283,7 @@ def report(
         list[str] | None,
         typer.Argument(
             metavar="RUN",
-            help="Runs as for show, or experiments for the newest run of each profile, in pages that runs share the newest finished one. Else the newest of all.",
+            help="Runs as for show, or experiments for the newest run of each profile, in pages that runs share the newest finished one. Else the newest of all, with --verify or --sign every run.",
             autocompletion=run_names,
         ),
     ] = None,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from looper.cli.settings import Settings
 from looper.cli.wiring import adapter_store
-from looper.errors import BadInput, FileRefused, JournalError
+from looper.errors import BadInput, FileRefused, JournalError, possible, quoted
 from looper.experiment.new_plan import new_plan
 from looper.experiment.plans import Written, adapter_needed, is_plan, written_plan
 from looper.journal import read_stream
@@ -223,6 +223,14 @@ def load_written(options: RunOptions, settings: Settings, *, whole: bool = True)
         adapter_named=adapter_store(settings).named,
         only=options.arms,
     )
+    names = [*(arm.name for arm in written.plan.arms), *written.without_adapter]
+    unknown = [name for name in options.arms if name not in names]
+    if unknown and written.without_adapter:
+        # Where no arm is left out, the plan alone says which it has.
+        raise BadInput(
+            f"The plan has no arm {quoted(unknown)}. {possible(unknown[0], names)} To carry an adapter, of which none is named: "
+            f"{', '.join(written.without_adapter)}."
+        )
     wanted = options.arms or written.without_adapter if whole else options.arms
     if lacking := [name for name in written.without_adapter if name in wanted]:
         raise BadInput(f"{adapter_needed(lacking)} {how_to_train(options, written)}")

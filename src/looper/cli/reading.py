@@ -18,7 +18,7 @@ from looper.views.memory import (
     why_lines,
 )
 from looper.views.questions import question_lines, questions, ratings
-from looper.views.runs import no_run
+from looper.views.runs import no_run, run_named
 from looper.views.show import duration
 
 
@@ -53,10 +53,12 @@ def diff_lines(
 
     if all(os.path.isdir(name) or (runs / name).is_dir() for name in names):
         return of_runs()
-    view = the_run(runs, run)
     cells = [name.count("/") == 2 for name in names]
     if all(cells):
+        view = the_run(runs, run)
         return iter([json_line(rollouts_data(view, *names))]) if as_json else rollouts_diff(view, *names)
+    # Which run is meant is said where it is one of its arms that are compared, and not of two runs.
+    view = run_named(runs, run)
     if any(cells):
         one, other = names if cells[0] else (second, first)
         raise BadInput(
@@ -65,6 +67,7 @@ def diff_lines(
         )
     arms = [*(arm.name for arm in view.manifest.plan.arms), *view.choice_names]
     if any(name in (*arms, *view.gathering) for name in names):
+        view = the_run(runs, run)
         return iter([json_line(arms_data(view, *names))]) if as_json else arms_diff(view, *names)
     try:
         return of_runs()

@@ -36,11 +36,19 @@ def report(runs: Path, wanted: Sequence[str]) -> Iterator[str]:
     newest = {name_of(run): run for run in every}
     chosen = _chosen(runs, wanted, newest, frozenset())
     yield from unreadable
-    for name, run in chosen.items():
-        others = sum(name_of(other) == name for other in every) - 1
-        if others and run.folder.name not in wanted:
-            yield f"{run.folder.name}: the newest of {others + 1} runs of {name}; all: looper runs list"
+    for run in chosen:
+        yield from _newest_of(run, every, wanted, "all: looper runs list")
         yield _in_its_folder(run)
+
+
+def _newest_of(
+    run: RunView, every: Sequence[RunView], wanted: Sequence[str], all_of_them: str
+) -> Iterator[str]:
+    """That a run stands for an experiment that is wanted, where that has others."""
+    name = name_of(run)
+    others = sum(name_of(other) == name for other in every) - 1
+    if others and name.split()[0] in wanted:
+        yield f"{run.folder.name}: the newest of {others + 1} runs of {name}; {all_of_them}"
 
 
 def _in_its_folder(run: RunView) -> str:
@@ -62,7 +70,7 @@ def share(runs: Path, wanted: Sequence[str], pages: SharedPages) -> Iterator[str
             f"{pages.file or pages.folder} has no block of a run yet, so name experiments: looper report exp00 "
             f"{f'--file {pages.file}' if pages.file else f'--results {pages.folder}'}"
         )
-    chosen = _chosen(runs, wanted, _newest(every), {HISTORY})
+    chosen = {name_of(run): run for run in _chosen(runs, wanted, _newest(every), {HISTORY})}
     if not wanted:
         chosen = {key: run for key, run in _newest(every).items() if key in known}
     for key in known:
@@ -101,13 +109,15 @@ def _untold(told: Mapping[str, str], runs: Sequence[RunView]) -> Iterator[str]:
 
 def _chosen(
     runs: Path, wanted: Sequence[str], newest: Mapping[str, RunView], others: Collection[str]
-) -> dict[str, RunView]:
-    """By experiment and profile, of what is wanted: runs by their own names, and of experiments the `newest`. `others` are names that are
-    no runs. Raises BadInput for what is neither."""
-    named = {
-        name_of(run): run for run in _named(runs, wanted, {*others, *(key.split()[0] for key in newest)})
-    }
-    return {key: run for key, run in {**newest, **named}.items() if key in named or key.split()[0] in wanted}
+) -> list[RunView]:
+    """Of what is wanted: runs by their own names, and of experiments the `newest`, by experiment and profile, where no run of it is named
+    itself. `others` are names that are no runs. Raises BadInput for what is neither."""
+    named = _named(runs, wanted, {*others, *(key.split()[0] for key in newest)})
+    mine = {name_of(run) for run in named}
+    return [
+        *(run for key, run in newest.items() if key.split()[0] in wanted and key not in mine),
+        *{run.folder: run for run in named}.values(),
+    ]
 
 
 def summarise(file: Path | None, pages: SharedPages) -> Iterator[str]:
@@ -166,8 +176,8 @@ def verify(
     strict: bool = False,
     sign: Path | None = None,
 ) -> Iterator[str]:
-    """Look at every run of the experiments, and at the written blocks that come from one of them; what does not fit, and what could
-    not be looked at.
+    """Look at the runs that `report` means by these names, at all where there is none, and at the written blocks with the runs that they
+    come from; what does not fit, and what could not be looked at.
 
     Raises NotAsRecorded where anything does not fit, and with `strict` where anything was not looked at. `sign` is where hashes of seals
     were put.
@@ -193,11 +203,19 @@ def verify(
         for name, found in written.items()
         if not wanted or name in names or name.split()[0] in names
     }
-    chosen = [run for run in runs if not wanted or run.manifest.plan.experiment in wanted] + named
+    all_of_them = [run for run in runs if not wanted or run.manifest.plan.experiment in wanted] + named
+    told = _written_of(blocks, [*runs, *named])
+    newest = {name_of(run): run for run in runs}
+    chosen = _chosen(settings.runs, wanted, newest, experiments) if wanted else runs
+    there = {run.folder for run in chosen}
+    chosen = [
+        *(run for run in all_of_them if run.folder.name in told.values() and run.folder not in there),
+        *chosen,
+    ]
     unseen = [
         *not_checked(blocks, {run.folder.name for run in chosen}),
-        *_not_written(blocks, chosen, pages),
-        *_untold(_written_of(blocks, [*runs, *named]), chosen),
+        *_not_written(blocks, all_of_them, pages),
+        *_untold(told, all_of_them),
         *(f"{sign}: {name} was signed and is not here" for name in _gone(signed, wanted, runs)),
     ]
     if not chosen and not unreadable and not blocks and not unseen:
@@ -206,6 +224,8 @@ def verify(
     yield from unreadable
     verifier = Verifier(settings, signed)
     for run in chosen:
+        if newest.get(name_of(run)) is run:
+            yield from _newest_of(run, runs, wanted, "all of them: looper report --verify")
         lines, not_seen = verifier.look(run)
         page, block = blocks.get(name_of(run), (None, ""))
         if f"`{run.folder.name}`" in block and block != run_block(run):
@@ -292,10 +312,10 @@ def _gone(signed: SignedSeals | None, wanted: Sequence[str], runs: Sequence[RunV
 
 
 def sign_runs(settings: Settings, wanted: Sequence[str], place: Path) -> Iterator[str]:
-    """Put the hashes of the seals of all runs of the experiments elsewhere. Raises BadInput."""
+    """Put the hashes of the seals of the runs that `report` means by these names, of all where there is none, elsewhere. Raises BadInput."""
     runs = read_runs(settings.runs)
-    named = _named(settings.runs, wanted, {run.manifest.plan.experiment for run in runs})
-    chosen = [run for run in runs if not wanted or run.manifest.plan.experiment in wanted] + named
+    newest = {name_of(run): run for run in runs}
+    chosen = _chosen(settings.runs, wanted, newest, frozenset()) if wanted else runs
     if not chosen:
         raise BadInput(no_run(settings.runs))
     return sign_seals(settings, chosen, place)

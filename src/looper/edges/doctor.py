@@ -59,7 +59,8 @@ class Check:
     fix: str = ""
 
     def line(self) -> str:
-        return f"[{self.level:7}] {self.what}: {self.found}{f'. Fix: {self.fix}' if self.fix else ''}"
+        fix = f". Fix: {self.fix}" if self.fix else ""
+        return f"[{self.level:7}] {self.what}: {self.found.removesuffix('.') if fix else self.found}{fix}"
 
 
 def examine(
@@ -104,7 +105,8 @@ def _sandbox(choice: str) -> Iterator[Check]:
             "missing",
             "sandbox",
             str(error),
-            "install bubblewrap (Debian, Ubuntu: apt-get install bubblewrap)",
+            # Of one that is there and does not work, or is none of these, the error says what to do.
+            "" if program("bwrap") else "install bubblewrap (Debian, Ubuntu: apt-get install bubblewrap)",
         )
         return
     yield Check("ok", "sandbox", f"{found.name} holds")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from looper.errors import Cancelled, ExitCode
+from looper.errors import Cancelled, ExitCode, as_called
 
 GRACE_S = 3.0
 """How long running steps may take to end after an interruption; what they would have recorded is repeated next time."""
@@ -46,7 +46,9 @@ def interruptible(stop: Stop) -> Iterator[None]:
         return
 
     def leave() -> None:
-        os.write(2, f"\nlooper: {stop.said}\n".encode())  # The main thread may be in the middle of a write.
+        os.write(
+            2, f"\nlooper: {as_called(stop.said)}\n".encode()
+        )  # The main thread may be in the middle of a write.
         if stop.places:
             # In this process's place: no thread of it is left that could judge a tree which is being removed.
             with contextlib.suppress(OSError):

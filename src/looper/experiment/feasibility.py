@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from looper.experiment.schedule import QUOTES
 from looper.experiment.toml_positions import Path
 from looper.memory.deliver import deliver
+from looper.memory.retrieve import candidates
 from looper.records.learning import Experience, Learning, Source, TrainingChange, Treatment
 from looper.records.memory import Draw, MemoryItem, MemoryKind, Remembering
 from looper.records.plan import Arm, Gate, Metric, Plan
@@ -181,11 +182,20 @@ def _memories(
         given = told_at_most(experience, how, found.evaluated, tasks)
         if given / total < experience.delivered:
             lower = f"lower it to {math.floor(100 * given / total) / 100} or less, " if given else ""
+            items = [_item_of(task, how.kind) for task in tasks]
+            early = sum(not candidates(task, items) for task in found.evaluated)
+            # However many more are set aside, they would lie as these do.
+            why = (
+                f"{early} of {total} come before every task of their repository that is learned from, and nothing is told of later ones. "
+                f'Learn from earlier tasks (experience.split, now "{experience.split.value}")'
+                if (total - early) / total < experience.delivered
+                else f"{given} of {total} have an issue like one of the {len(tasks)} that are learned from, even if each of these is "
+                f"resolved. Set more tasks aside (experience.per_repo, now {experience.per_repo})"
+            )
             yield (
                 ("experience", "delivered"),
-                f"{arm.name} has to be told something at {100 * experience.delivered:.0f} % of its tasks, and {given} of {total} "
-                f"have an issue like one of the {len(tasks)} that are learned from, even if each of these is resolved. Set more tasks "
-                f"aside (experience.per_repo, now {experience.per_repo}), {lower}choose other tasks, or leave the arm out",
+                f"{arm.name} has to be told something at {100 * experience.delivered:.0f} % of its tasks, and {why}, "
+                f"{lower}choose other tasks, or leave the arm out",
             )
 
 

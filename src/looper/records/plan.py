@@ -299,11 +299,11 @@ class Contrast(Record):
     larger one the power is still that of 30 points."""
     shown: Annotated[str, Field(examples=["Lessons from here help."])]
     """The author's sentence where it came out as expected, quoted beside Looper's claim: that there is a difference, or, of a bound,
-    that it is less than `{margin}`."""
+    that it is less than `{margin}`. Of three words or more."""
     refuted: Annotated[str, Field(examples=["Lessons from here harm."])]
-    """The author's sentence where the opposite was shown, quoted beside Looper's claim."""
+    """The author's sentence where the opposite was shown, quoted beside Looper's claim. Of three words or more."""
     open: Annotated[str, Field(examples=["Whether lessons help is open: more tasks are needed."])]
-    """The author's sentence where the run could not tell, quoted beside Looper's claim."""
+    """The author's sentence where the run could not tell, quoted beside Looper's claim. Of three words or more; `Undecided.` is enough."""
 
     @property
     def arms(self) -> tuple[str, ...]:

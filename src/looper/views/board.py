@@ -232,7 +232,7 @@ def bars(run: RunView) -> Bars:
 
 def _points(value: float, ends: tuple[float, float], level: str, pairs: int) -> str:
     low, high = ends
-    return f"{100 * value:+.1f} points, {level} {100 * low:+.1f} to {100 * high:+.1f}, {pairs} pairs"
+    return f"{100 * value:+z.1f} points, {level} {100 * low:+z.1f} to {100 * high:+z.1f}, {pairs} pairs"
 
 
 def _round_edge(share: float) -> float:

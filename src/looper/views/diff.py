@@ -49,14 +49,35 @@ def differences_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterato
             yield f"{where}: another text"
             lines = difflib.unified_diff(bare_lines(texts[0]), bare_lines(texts[1]), lineterm="", n=0)
             yield from (f"  {harmless(line)}" for line in list(lines)[2:])
+        elif isinstance(left, list) and isinstance(right, list) and len(left) + len(right) > LISTED:
+            yield _lists_text(where, left, right)
         else:
             yield f"{where}: {_value(left)} | {_value(right)}"
 
 
+def _lists_text(where: str, left: list[Any], right: list[Any]) -> str:
+    """Of two long lists what one of them alone has."""
+    ours, theirs = [one for one in left if one not in right], [one for one in right if one not in left]
+    both = len(left) - len(ours)
+    if not ours and not theirs:
+        return f"{where}: the same, in another order"
+    without = f", without {both} in both" if both else ""
+    return f"{where}{without}: {_value(ours)} | {_value(theirs)}"
+
+
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     ours, theirs = _leaves(before), _leaves(now)
+    single = tuple(
+        f"{where}[{name}]"
+        for where in ours.keys() & theirs.keys()
+        if isinstance(ours[where], list) and isinstance(theirs[where], list)
+        for name in set(map(str, ours[where])) ^ set(map(str, theirs[where]))
+    )
     for where in sorted({*ours, *theirs}):
         left, right = ours.get(where), theirs.get(where)
+        # Of a part that one side alone has, its name among the others says it all.
+        if where.startswith(single):
+            continue
         # What one side does not have and the other leaves empty is no difference; what is below it stands by itself.
         if left != right and not (
             (where not in ours and _empty(right)) or (where not in theirs and _empty(left))
@@ -69,17 +90,29 @@ def _differing_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[d
 
 
 def _leaves(value: Any, path: str = "") -> dict[str, Any]:
-    """Values by their path of keys; parts of a list that have names by those, others by their place. A list of plain values is one."""
+    """Values by their path of keys; parts of a list that have names by those, beside a list of the names; others by their place. A list
+    of plain values is one."""
+    found = dict[str, Any]()
     if isinstance(value, Mapping):
         parts = {f"{path}.{key}" if path else str(key): part for key, part in value.items()}
     elif isinstance(value, list) and any(isinstance(part, dict | list) for part in value):
-        names = [part.get("name") if isinstance(part, dict) else None for part in value]
-        known = None not in names and len({*map(str, names)}) == len(names)
+        names = [_name_of(part) for part in value]
+        known = "" not in names and len({*names}) == len(names)
         parts = {f"{path}[{names[at] if known else at}]": part for at, part in enumerate(value)}
+        if known:
+            found[path] = sorted(names)
     else:
         return {path: value}
-    found = {where: leaf for key, part in parts.items() for where, leaf in _leaves(part, key).items()}
+    found |= {where: leaf for key, part in parts.items() for where, leaf in _leaves(part, key).items()}
     return found or {path: value}
+
+
+def _name_of(part: Any) -> str:
+    """Of an arm or a choice its name, of a contrast what it compares; empty for what has none."""
+    if not isinstance(part, dict):
+        return ""
+    compared = f"{part['arm']} − {part['against']}" if {"arm", "against"} <= part.keys() else ""
+    return str(part.get("name") or compared)
 
 
 def _empty(value: Any) -> bool:
@@ -218,9 +251,14 @@ def runs_data(first: RunView, second: RunView) -> dict[str, Any]:
 
 
 def _manifests(*runs: RunView) -> list[dict[str, Any]]:
+    """Of what is known of each arm and task by itself only what both runs have: that the others are there is a difference already."""
     found = [json.loads(run.manifest.to_json()) for run in runs]
+    tasks = set.intersection(*(set(run.tasks) for run in runs))
+    arms = set.intersection(*({arm.name for arm in run.manifest.plan.every_arm} for run in runs))
     for manifest in found:
         manifest["plan"]["arms"] = [_with_sampling(arm) for arm in manifest["plan"]["arms"]]
+        for key, known in (("models", arms), ("difficulty", tasks)):
+            manifest[key] = {name: value for name, value in manifest.get(key, {}).items() if name in known}
     return found
 
 

@@ -56,9 +56,9 @@ def _seen(found: Generation) -> str:
 
 def tested_text(found: Benchmarked) -> str:
     """What a gate measured of a candidate, as the campaign's rule decides it: that was set before the data, whose test it is."""
-    low, high = (f"{100 * end:+.1f}" for end in (found.lower, found.upper))
+    low, high = (f"{100 * end:+z.1f}" for end in (found.lower, found.upper))
     return (
-        f"{100 * found.estimate:+.1f} points of tasks resolved, candidate − parent, by task ({found.pairs}), "
+        f"{100 * found.estimate:+z.1f} points of tasks resolved, candidate − parent, by task ({found.pairs}), "
         f"{share_text(1 - 2 * found.alpha_spent)} {low} to {high}, one-sided p = {found.p_value:.2g}, decided by the gate's rule"
     )
 

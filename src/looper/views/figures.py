@@ -89,7 +89,7 @@ def effort_table(run: RunView) -> Table:
             if found is None:
                 texts += [NOT_MEASURED] * 3
                 continue
-            effect = NOT_MEASURED if found.effect is None else f"{found.effect:+.2f}"
+            effect = NOT_MEASURED if found.effect is None else f"{found.effect:+z.2f}"
             texts += [f"{found.base:.4g} → {found.arm:.4g}", effect, f"{found.p:.2g}"]
         rows.append((arm, *texts))
     columns = ["arm"]
@@ -254,6 +254,9 @@ def likelihoods(run: RunView) -> Table:
         "with; KL of the arm from base at the same places. From retention on: of what each batch taught, asked after every batch; the means "
         "over the tasks of a batch are the scores of a matrix, which arms that learn all together do not have."
     )
+    asked = {row[0] for row in rows}
+    if others := [name for name in _driven(run) if name not in asked]:
+        note += f" Asked are base and the arms that learned in the run without an overseer, so these are not: {', '.join(others)}."
     return Table("likelihood", "What they find likely, in nats per token", note, columns, tuple(rows))
 
 
@@ -281,4 +284,4 @@ def _nats(values: Sequence[float | None]) -> str:
 
 
 def _points(value: float | None, digits: int = 1) -> str:
-    return NOT_MEASURED if value is None else f"{100 * value:.{digits}f}"
+    return number_text(None if value is None else 100 * value, digits)

@@ -36,6 +36,7 @@ from looper.records.learning import Treatment
 from looper.records.plan import Arm, ArmRole, Contrast, Expect, Metric, Plan, arm_of
 from looper.records.text import counted, listed
 from looper.records.treatment import ProofKind
+from looper.views.memory import told_lines
 from looper.views.questions import question_lines
 from looper.views.runs import RunView
 
@@ -119,7 +120,7 @@ def _rate(outcomes: Mapping[str, bool], unit: AnalysisUnit) -> str:
 
 def number_text(value: float | None, digits: int) -> str:
     """With so many digits; a dash where it was not measured."""
-    return NOT_MEASURED if value is None else f"{value:.{digits}f}"
+    return NOT_MEASURED if value is None else f"{value:z.{digits}f}"
 
 
 def hypothesis_text(plan: Plan) -> str:
@@ -310,9 +311,22 @@ def planned_lines(run: RunView) -> list[str]:
         if known and measured is not None
         else ""
     )
+    here += _without_room(run) if known else ""
     head = "a PILOT, which decides nothing" if run.pilot else "power, worked out before the data"
     lines.append(f"{head}: {power_text(plan, run.tasks)}{here}")
     return [*lines, *(estimated_lines(plan, run.tasks) if not run.pilot else [])]
+
+
+def _without_room(run: RunView) -> str:
+    """That those who are compared against failed too rarely in this run for what its plan could have shown; empty where they did not."""
+    design, primary = design_of(run.manifest.plan, run.tasks), run.manifest.plan.contrasts[0]
+    least, resolved = smallest_visible(design), list(run.outcomes(primary.against).values())
+    if least is None or not resolved:
+        return ""
+    failed = 1 - fmean(resolved)
+    if failed >= _gained(design.discordance, least):
+        return ""
+    return f"; {primary.against} failed in {percent(failed)}, which is too few for the smallest difference that it could show"
 
 
 def pilot_text(plan: Plan, tasks: Sequence[str]) -> str | None:
@@ -357,21 +371,31 @@ def power_text(plan: Plan, tasks: Sequence[str]) -> str:
     effect = _in_unit(interest, primary.metric, "+") if more else "0"
     if more and interest < primary.expected:
         effect += f", the largest that a plan may count on (it expects {_in_unit(primary.expected, primary.metric, '+')})"
-    text = f"{primary.name} is shown with a chance of {100 * seen:.0f} % where it is {effect}"
+    takes = f", {_room(primary, design.discordance, interest)} of cells" if more else ""
+    text = f"{primary.name} is shown with a chance of {100 * seen:.0f} % where it is {effect}{takes}"
     least = smallest_visible(design)
     could = (
         f"no difference is shown in {100 * ENOUGH:.0f} % of runs"
         if least is None
-        else f"the smallest difference that is shown in {100 * ENOUGH:.0f} % of runs is {100 * least:.0f} points"
+        else f"the smallest difference that is shown in {100 * ENOUGH:.0f} % of runs is {100 * least:.0f} points, "
+        f"{_room(primary, design.discordance, least)}"
     )
     spread = (
         f" and true differences vary by {100 * design.spread:.0f} points between repositories"
         if design.unit is AnalysisUnit.REPOSITORY
         else ""
     )
-    gained = float(changes(design.discordance, interest)[0])
-    room = f" and {primary.against} fails in {100 * gained:.0f} % of them or more" if more else ""
-    return f"{text}, and {could}, if equal arms differ in {100 * design.discordance:.0f} % of cells{room}{spread}"
+    return f"{text}, and {could}, if equal arms differ in {100 * design.discordance:.0f} % of cells{spread}"
+
+
+def _room(contrast: Contrast, discordance: float, difference: float) -> str:
+    """What a difference takes of those who are compared against: whoever resolves a task already cannot gain it."""
+    return f"for which {contrast.against} has to fail in at least {percent(_gained(discordance, difference))}"
+
+
+def _gained(discordance: float, difference: float) -> float:
+    """Share of the cells that are gained where arms differ by `difference`, as power takes it."""
+    return float(changes(discordance, difference)[0])
 
 
 def in_units(result: Registered) -> str:
@@ -399,8 +423,8 @@ def share_text(confidence: float) -> str:
 
 def _in_unit(value: float, metric: Metric, sign: str = "", *, bare: bool = False) -> str:
     if metric.is_share:
-        return f"{100 * value:{sign}.1f}" if bare else f"{100 * value:{sign}.1f} points"
-    return f"{value:{sign}.3f}" if bare else f"{value:{sign}.3f} nats per token"
+        return f"{100 * value:{sign}z.1f}" if bare else f"{100 * value:{sign}z.1f} points"
+    return f"{value:{sign}z.3f}" if bare else f"{value:{sign}z.3f} nats per token"
 
 
 def contrast_lines(run: RunView) -> list[str]:
@@ -458,7 +482,7 @@ def difference_text(found: PairedDifference) -> str:
     """One difference by itself, without the family that a registered one is in."""
     low, high = found.interval()
     return (
-        f"{100 * found.difference:+.1f} points, 95 % {100 * low:+.1f} to {100 * high:+.1f}, p = {found.p_value:.2g} unadjusted "
+        f"{100 * found.difference:+z.1f} points, 95 % {100 * low:+z.1f} to {100 * high:+z.1f}, p = {found.p_value:.2g} unadjusted "
         f"by {found.unit.value} ({found.units}), {found.pairs} pairs, {found.gains} gained, {found.losses} lost"
     )
 
@@ -574,7 +598,7 @@ def treatment_lines(run: RunView) -> list[str]:
             lines.append(
                 f"control {arm.name} must make base's patch in every cell: {same} of {both}, {_does(run, arm.name)}"
             )
-    return [*lines, *question_lines(run.folder)]
+    return [*lines, *told_lines(run), *question_lines(run.folder)]
 
 
 def _retention_text(run: RunView, arm: str) -> str:

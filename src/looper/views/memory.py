@@ -3,7 +3,8 @@
 An item is followed by its id: from the success that it was made of to the cells that it was told to, and to their verdicts.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -12,7 +13,7 @@ from looper.errors import BadInput
 from looper.journal import read_stream
 from looper.metrics.paired import repository_of
 from looper.records.base import grouped
-from looper.records.memory import Draw, MemoryItem, Moment, Reverted
+from looper.records.memory import Draw, MemoryItem, Moment, Remembering, Reverted
 from looper.records.text import bare_lines, counted, listed
 from looper.records.trajectory import Edit, Step, Trajectory, Write
 from looper.records.verdict import Outcome
@@ -21,6 +22,7 @@ from looper.views.show import harmless
 
 LISTED = 6
 """So many cells are named that were told nothing for the same reason."""
+UNKNOWN = "why is not on record"
 
 
 @dataclass(frozen=True)
@@ -111,35 +113,104 @@ def delivery_lines(run: RunView) -> Iterator[str]:
                 yield f"  told nothing, {why}: {listed(cells, LISTED)}"
 
 
+@dataclass(frozen=True)
+class Told:
+    """At how many of its tasks an arm that remembers was told something, and why not at the others, by the last rollout of each cell."""
+
+    arm: str
+    rollouts: int
+    planned: int
+    """Cells of the arm."""
+    told: int
+    nothing: dict[str, int]
+    """Rollouts that were told nothing, by cause."""
+
+    def line(self, *, one_seed: bool) -> str:
+        at, what = ("at", "task") if one_seed else ("in", "rollout")
+        so_far = " so far" if self.rollouts < self.planned else ""
+        said = f"{self.arm}: told something {at} {self.told} of {counted(self.rollouts, what)}{so_far}"
+        whys = [f"{why} ({count})" if len(self.nothing) > 1 else why for why, count in self.nothing.items()]
+        return f"{said}; nothing {at} {self.rollouts - self.told}: {', '.join(whys)}" if whys else said
+
+
+def told_of(run: RunView) -> list[Told]:
+    """Of each arm whose memory has items, where a rollout of it has ended."""
+    items, gone = memory_items(run), reverted_items(run)
+    found = []
+    for arm in run.manifest.plan.arms:
+        if _remembering(run, arm.name) is None:
+            continue
+        cells = run.cells(arm.name)
+        ends = [run.last_ends[cell] for cell in cells if cell in run.last_ends]
+        untold = [_nothing(run, end, items, gone).cause or UNKNOWN for end in ends if not end.memory]
+        if ends:
+            whys = dict(Counter(untold).most_common())
+            found.append(Told(arm.name, len(ends), len(cells), len(ends) - len(untold), whys))
+    return found
+
+
+def told_lines(run: RunView) -> list[str]:
+    """One line for each of those arms."""
+    seeds = {arm.name: run.manifest.plan.seeds_of(arm) for arm in run.manifest.plan.arms}
+    return [found.line(one_seed=len(seeds[found.arm]) == 1) for found in told_of(run)]
+
+
+def _remembering(run: RunView, name: str) -> Remembering | None:
+    """How the agent of an arm remembers, where items are made for it."""
+    learning = next((arm.learning for arm in run.manifest.plan.arms if arm.name == name), None)
+    how = learning.remembers if learning is not None and not learning.has_overseer else None
+    return how if how is not None and how.kind.traits.has_items else None
+
+
+@dataclass(frozen=True)
+class _Nothing:
+    """Why nothing was told; both empty where that is not on record."""
+
+    cause: str = ""
+    """As it may be of other tasks too."""
+    said: str = ""
+    """Of this task, with how many items there were."""
+
+
 def why_nothing(run: RunView, end: Trajectory) -> str:
     """Why a rollout of an arm that remembers was told no item, as far as the records say; empty where it was told one, where its memory
     has no items, and where it is an overseer that remembers."""
-    plan = run.manifest.plan
-    learning = next((arm.learning for arm in plan.arms if arm.name == end.arm), None)
-    how = learning.remembers if learning is not None and not learning.has_overseer else None
-    if how is None or end.memory or not how.kind.traits.has_items or plan.experience is None:
-        return ""
+    return _nothing(run, end, memory_items(run), reverted_items(run)).said
+
+
+def _nothing(
+    run: RunView, end: Trajectory, items: Mapping[str, MemoryItem], gone: Mapping[str, str]
+) -> _Nothing:
+    plan, how = run.manifest.plan, _remembering(run, end.arm)
+    if how is None or end.memory or plan.experience is None:
+        return _Nothing()
     made = [found for found in run.consolidations if (found.arm, found.seed) == (end.arm, end.seed)]
-    every, items = [key for found in made for key in found.items], memory_items(run)
-    repo = repository_of(end.instance_id)
+    every, repo = [key for found in made for key in found.items], repository_of(end.instance_id)
     here = [items[key] for key in every if key in items and repository_of(items[key].instance_id) == repo]
+    if not end.memory_candidates and not every:
+        return _Nothing("there is no item", "there is no item")
+    if not end.memory_candidates and not here:
+        return _Nothing("no item is of its repository", f"none of {counted(len(every), 'item')} is of {repo}")
     if not end.memory_candidates:
-        if not here:
-            return f"none of {counted(len(every), 'item')} is of {repo}" if every else "there is no item"
-        told = " and still told" if {item.id for item in here} & reverted_items(run).keys() else ""
-        return f"none of {counted(len(here), 'item')} of {repo} is of an earlier task{told}"
+        told = " and still told" if {item.id for item in here} & gone.keys() else ""
+        return _Nothing(
+            f"no item of its repository is of an earlier task{told}",
+            f"none of {counted(len(here), 'item')} of {repo} is of an earlier task{told}",
+        )
     settings = plan.experience.told(how)
     long = settings.bytes is not None and any(len(item.text.encode()) > settings.bytes for item in here)
     some = f"of {counted(end.memory_candidates, 'item')} from earlier tasks of {repo}"
     if not how.kind.traits.chooses:
-        return f"nothing made {some} fits into {settings.bytes} bytes"
+        fits = f"fits into {settings.bytes} bytes"
+        return _Nothing(f"nothing made of its items {fits}", f"nothing made {some} {fits}")
     alike = "shares a telling word with" if settings.retrieval == "bm25" else "is like"
-    return (
-        f"none {some} {alike} its issue ({settings.retrieval})"
+    fails = (
+        f"{alike} its issue ({settings.retrieval})"
         + (f" and fits into {settings.bytes} bytes" if long else "")
         + (f", and {how.draw.value} gives as many as are" if how.draw is not Draw.RETRIEVED else "")
         + (f"; or its moment, {how.moment.value}, did not come" if how.moment is not Moment.START else "")
     )
+    return _Nothing(f"no item from an earlier task {fails}", f"none {some} {fails}")
 
 
 def why_lines(run: RunView, wanted: str) -> Iterator[str]:
@@ -171,6 +242,7 @@ def memory_data(run: RunView) -> dict[str, Any]:
         raise BadInput(_no_memory(run))
     gone = reverted_items(run)
     return {
+        "arms": told_of(run),
         "told": [{**_use_data(told), "told_nothing": why_nothing(run, told.end) or None} for told in found],
         "items": [{"item": item, "reverted": gone.get(item.id)} for item in memory_items(run).values()],
     }
