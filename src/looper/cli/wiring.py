@@ -766,8 +766,10 @@ def machine_of(plan: Plan, settings: Settings, *, share: bool) -> Iterator[Calla
         yield stack.enter_context(metered()).joules
 
 
-def examine(sandbox: str, settings: Settings) -> list[doctor.Check]:
-    """Everything that a run needs of this machine, as it is found."""
+def examine(
+    sandbox: str, settings: Settings, servers: Sequence[str] = (), context_tokens: int | None = None
+) -> list[doctor.Check]:
+    """Everything that a run needs of this machine, as it is found. `servers` and `context_tokens` as for `doctor.examine`."""
     return doctor.examine(
         sandbox,
         state=settings.state,
@@ -776,6 +778,9 @@ def examine(sandbox: str, settings: Settings) -> list[doctor.Check]:
         needed_bytes=FREE_BYTES,
         swe_data=settings.rows["swe-bench-cl"],
         mirrors=settings.mirrors,
+        models=settings.models,
+        servers=servers,
+        context_tokens=context_tokens,
     )
 
 
