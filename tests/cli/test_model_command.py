@@ -37,8 +37,14 @@ def test_a_model_is_added_listed_named_and_removed(tmp_path: Path, state: Path) 
 
 def test_what_cannot_be_added_or_removed_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.gguf").write_text("no model")
+    small(tmp_path / "other.gguf", general__architecture="qwen9")
+    small(tmp_path / "whole.gguf")
+    whole = (tmp_path / "whole.gguf").read_bytes()
+    (tmp_path / "half.gguf").write_bytes(whole[: len(whole) // 2])
     for arguments, said in (
         (("add", "text.gguf"), "does not begin with GGUF"),
+        (("add", "other.gguf"), "its architecture is qwen9, and only llama"),
+        (("add", "half.gguf"), "half.gguf is cut short: "),
         (("add", "nothing.gguf"), "There is no file nothing.gguf. Name a GGUF file, or one of: smollm2."),
         (("rm", "nothing"), "There is no model nothing. There are: none."),
     ):

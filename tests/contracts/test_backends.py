@@ -40,7 +40,9 @@ from tests.fakes.gguf_file import nano as nano_gguf
 from tests.fakes.scripted_http import Answer, ScriptedServer, whole
 
 from looper.cli.settings import Settings, settings
-from looper.cli.wiring import adapter_store, export_adapter, served_adapter
+from looper.cli.wiring import adapter_store, export_adapter, patience, served_adapter
+from looper.edges.doctor import of_models
+from looper.edges.models import inventory
 from looper.edges.models.arrival import Arrival, NextTokens, ServedAdapter, arrived
 from looper.edges.models.mlx import MlxModel, folder_digest, nano_folder
 from looper.edges.models.ollama_adapters import register
@@ -328,7 +330,7 @@ def test_a_server_that_was_killed_and_comes_back_costs_waiting(
     told: list[str] = []
     model = RetryingModel(
         client(server, running.model, f"http://127.0.0.1:{running.port}"),
-        RetryPolicy(deadline_s=max(RetryPolicy.deadline_s, running.within_s)),
+        patience(replace(settings(), server_wait_s=running.within_s)),
         tell=lambda why, seconds: told.append(why),
     )
     before, first = model.identity(), model.reply(request())
@@ -338,6 +340,35 @@ def test_a_server_that_was_killed_and_comes_back_costs_waiting(
     after = model.reply(request())
     back.join()
     assert after.text == first.text and after.retries and told and model.identity() == before
+
+
+FOUND = {
+    "llama.cpp": ("llama.cpp's server", "openai:{model}@{url}/v1", "loaded; a window of 512 tokens; takes (no )?adapters"),
+    "mlx_lm.server": ("mlx_lm.server", "openai:{model}@{url}/v1", "GiB with 4096 tokens; a window of up to 4096 tokens; takes no"),
+    VLLM: ("vLLM", "vllm:{model}@{url}", "loaded; a window of 512 tokens; loads adapters by name and folder"),
+    OLLAMA: ("Ollama", "ollama:{model}@{url}", r"GiB with 4096 tokens; a window of up to 4096 tokens; takes .*\(F32\)"),
+}  # fmt: skip
+"""What the doctor calls each server and its model, and says of that."""
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_the_doctor_says_which_model_a_server_has_and_how_it_takes_adapters(
+    started: Callable[[str], tuple[Running, Recording]],
+    tmp_path: Path,
+    server: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    running, _ = started(server)
+    monkeypatch.setattr(inventory, "ANSWER_S", 60.0)
+    monkeypatch.setattr(inventory, "DETAILS_S", 60.0)
+    url = f"http://127.0.0.1:{running.port}"
+    called, model, said = FOUND[server]
+    at, found = (
+        each for each in of_models([url], tmp_path, None) if url in f"{each.what} {each.found}"
+    )  # Others may be listening, and lie in caches, here.
+    assert (at.level, at.found) == ("ok", f"{called} at {url}: 1 model")
+    assert (found.level, found.what) == ("ok", f"model {model.format(model=running.model, url=url)}")
+    assert re.search(said, found.found), found.found
 
 
 @dataclass

@@ -26,7 +26,6 @@ from tests.fakes.scripted_http import (
     whole,
 )
 
-from looper.edges import doctor
 from looper.edges.models import http
 from looper.edges.models.anthropic import AnthropicModel
 from looper.edges.models.flights import RequestsInFlight
@@ -1354,75 +1353,6 @@ def test_c8_whoever_waits_for_an_answer_can_be_interrupted(
             assert gone.wait(1.5), "and the server sees that nobody listens"
     finally:
         signal.signal(signal.SIGUSR1, before)
-
-
-SHOWN = whole(200, b'{"license":"x","model_info":{"general.name":"m","qwen2.context_length":4096}}')
-
-
-@pytest.mark.parametrize(
-    ("listed", "shown", "said"),
-    [
-        (whole(200, b'{"models":[{"name":"m"}]}'), SHOWN, "up to 4096 tokens"),
-        (whole(200, b'{"models":[{"name":"m"}]}'), whole(404, b"{}"), "up to unknown tokens"),
-        (whole(200, b'{"models":[{"name":"m"}]}'), whole(200, b"[]"), "up to unknown tokens"),
-        (whole(200, b'{"models":[{"name":"m"}]}'), whole(200, b'{"model_info":3}'), "up to unknown tokens"),
-        (whole(200, b'{"models":[3]}'), SHOWN, "nothing answers"),
-        (whole(200, b'{"models":3}'), SHOWN, "nothing answers"),
-        (whole_without_end(b" ", 0.1), SHOWN, "nothing answers"),
-        (whole_without_end(b" " * (1 << 20), 0.0), SHOWN, "nothing answers"),
-    ],
-    ids=range(8),
-)
-def test_c8_the_doctor_says_what_an_ollama_server_is_or_that_none_answers(
-    listed: Answer, shown: Answer, said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with ScriptedServer(listed, shown) as server:
-        monkeypatch.setattr(doctor, "DEFAULT_URL", server.url)
-        begun = time.monotonic()
-        findings = list(doctor._ollama())
-        assert time.monotonic() - begun < 2 and said in findings[-1].found
-
-
-LLAMA = {
-    "general.architecture": "llama", "llama.context_length": 8192, "llama.block_count": 30, "llama.embedding_length": 576,
-    "llama.attention.head_count": 9, "llama.attention.head_count_kv": 3, "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "smollm",
-}  # fmt: skip
-"""SmolLM2's, of which a window of 8,192 tokens takes 2 · 30 layers · 3 heads · 64 numbers · 2 bytes · 8,192 = 189 MB."""
-
-
-@pytest.mark.parametrize(
-    ("listed", "shown", "level", "said"),
-    [
-        ({"quantization_level": "F16"}, {}, "ok", "about 0.4 GiB with a window of 8192 tokens"),
-        ({"quantization_level": "F16"}, {}, "ok", "same weights (F16): looper adapter register"),
-        ({"quantization_level": "unknown"}, {"general.file_type": 0}, "ok", "same weights (F32): looper"),
-        ({"quantization_level": "Q4_K_M"}, {}, "ok", "takes no adapters, being quantised (Q4_K_M)"),
-        (
-            {"quantization_level": "F16"},
-            {"general.architecture": "qwen3"},
-            "ok",
-            "none are written for qwen3",
-        ),
-        (None, {"general.architecture": None}, "ok", "whether it takes adapters is not known"),
-        ({"quantization_level": "F16"}, {"tokenizer.ggml.pre": "default"}, "note", "by the rule `default`"),
-        ({"size": 10**15}, {}, "note", "needs about 931322.8 GiB with a window of 8192 tokens, and "),
-    ],
-)
-def test_the_doctor_says_of_each_model_of_ollama_whether_it_fits_and_takes_adapters(
-    listed: dict[str, Any] | None,
-    shown: dict[str, Any],
-    level: str,
-    said: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    size = listed.pop("size", 271_083_021) if listed else 1
-    entry = {"name": "m:latest", "size": size, "details": listed}
-    answers = ({"models": [entry]}, {"model_info": LLAMA | shown})
-    with ScriptedServer(*(whole(200, json.dumps(each).encode()) for each in answers)) as server:
-        monkeypatch.setattr(doctor, "DEFAULT_URL", server.url)
-        *_, found = doctor._ollama()
-    assert found.what == "Ollama model m:latest" and found.level == level and said in found.found
-    assert bool(found.fix) == (level == "note") and "context up to 8192 tokens" in found.found
 
 
 def test_c7_a_deeply_nested_answer_is_a_broken_reply(client: Client) -> None:

@@ -1,7 +1,14 @@
 """Runs on servers whose every answer has another date, and that go away. Rows J1, J6."""
 
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +18,10 @@ from tests.fakes.backends import OLLAMA, VLLM, Running, llama_cpp_with, ollama_s
 from tests.fakes.gguf_file import nano as write_nano
 from tests.fakes.ollama_server import FakeOllama
 from tests.fakes.routes import llamacpp, mlx_lm, routes, said, vllm
-from tests.fakes.scripted_http import ScriptedServer, free_port
+from tests.fakes.scripted_http import ScriptedServer, free_port, whole
 
+from looper.edges.models.mlx import nano_folder
+from looper.edges.models.openai_compatible import LLAMA_CPP_TEMPLATE
 from looper.edges.models.scripted import ScriptedModel
 from looper.journal import read_stream
 from looper.records.trajectory import Step
@@ -141,7 +150,9 @@ def test_a_run_that_is_killed_with_a_real_server_goes_on_from_its_last_step_and_
         process.communicate()
         before, done_before = steps(killed), len(killed.verdicts())
         assert 1 <= done_before < 4 and len({each.cell for each in before}) > done_before
-        running.restart()
+        # Both at once: the server may be up minutes later.
+        running.start()
+        killed.environment["LOOPER_SERVER_WAIT_S"] = str(running.within_s)
         done = killed.looper(*asked)
         assert done.returncode == 0, done.stderr
     finally:
@@ -182,6 +193,137 @@ def test_j6_a_server_that_goes_away_between_two_cells_costs_seconds_and_no_cell(
     assert "cannot be reached" in err and "Asking again in" in err
 
 
+def test_a_server_that_is_being_started_is_waited_for_as_long_as_is_set(project: Project) -> None:
+    port = free_port()
+    asked = ("run", "test", "--arm", "base", "--model", f"vllm:m@http://127.0.0.1:{port}")
+    at_once = project.looper(*asked)
+    (said,) = at_once.stderr.strip().splitlines()
+    assert at_once.returncode == 69 and "cannot be reached. Start the server" in said
+    assert "LOOPER_SERVER_WAIT_S=600 waits for one that is starting" in said
+    project.environment["LOOPER_SERVER_WAIT_S"] = "ten"
+    wrong = project.looper(*asked)
+    assert wrong.returncode == 2 and "LOOPER_SERVER_WAIT_S=ten is no number of seconds" in wrong.stderr
+    project.environment["LOOPER_SERVER_WAIT_S"] = "15"
+    begun = time.monotonic()
+    too_short = project.looper(*asked)
+    assert too_short.returncode == 69 and "Asking again in" in too_short.stderr
+    assert time.monotonic() - begun > 15
+    project.environment["LOOPER_SERVER_WAIT_S"] = "60"
+    process = project.start(*asked)
+    time.sleep(8)
+    assert process.poll() is None
+    with serving(vllm(), port):
+        _, err = process.communicate(timeout=900)
+    assert process.returncode == 0, err
+    assert "cannot be reached" in err and len(project.verdicts()) == 4
+
+
+def model(backend: str, name: str, url: str) -> str:
+    return f"{backend}:{name}@{url}{'/v1' if backend == 'openai' else ''}"
+
+
+def refused_at_once(project: Project, name: str) -> tuple[int, str]:
+    """The exit code and the one line that is said of a model, before anything was waited for."""
+    done = project.looper("run", "test", "--arm", "base", "--model", name)
+    assert "Asking again" not in done.stderr and "Traceback" not in done.stderr and not project.verdicts()
+    *_, said = done.stderr.strip().splitlines()
+    assert said.startswith("looper: "), done.stderr
+    return done.returncode, said
+
+
+SERVED = {"openai": llamacpp(), "vllm": vllm(), "ollama": {"/api/tags": {"models": [{"model": "m"}]}}}
+
+
+@pytest.mark.parametrize("backend", SERVED)
+def test_a_wrong_address_name_or_key_is_one_line_at_once_with_what_to_do(
+    project: Project, backend: str
+) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    code, said = refused_at_once(project, model(backend, "m", nobody))
+    assert code == 69 and f"{nobody.removeprefix('http://')}" in said and "cannot be reached. Start" in said
+    code, said = refused_at_once(project, model(backend, "m", "http://[::1"))
+    assert code == 2 and "no address that can be used" in said
+    with ScriptedServer(routes(SERVED[backend])) as server:
+        code, said = refused_at_once(project, model(backend, "other", server.url))
+    assert code == 2 and "has no model other" in said and "t has: m" in said
+    with ScriptedServer(whole(401, b'{"error":"Unauthorized"}')) as server:
+        code, said = refused_at_once(project, model(backend, "m", server.url))
+        variable = "VLLM_API_KEY" if backend == "vllm" else "OPENAI_API_KEY"
+        assert code == 69 and "refused the key (401): Unauthorized. " in said and variable in said
+        project.environment[variable] = "wrong"
+        code, said = refused_at_once(project, model(backend, "m", server.url))
+    assert backend == "ollama" or (f"Set {variable} to another key." in said and "wrong" not in said)
+
+
+@pytest.mark.parametrize("backend", SERVED)
+def test_a_port_of_another_service_is_said_at_once(project: Project, backend: str) -> None:
+    with ScriptedServer([b"SSH-2.0-OpenSSH_9.2\r\nInvalid SSH identification string.\r\n"]) as ssh:
+        code, said = refused_at_once(project, model(backend, "m", ssh.url))
+    assert code in (2, 69) and re.search("hung up without an answer|does not speak HTTP", said)
+    files = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port := free_port())]
+    with subprocess.Popen(
+        files, cwd=project.folder, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    ) as of_files:
+        try:
+            wait_for(port)
+            code, said = refused_at_once(project, model(backend, "m", f"http://127.0.0.1:{port}"))
+        finally:
+            of_files.kill()
+    assert code == 2 and re.search("has no list of models. .*(correct the address|Is the address)", said)
+
+
+def wait_for(port: int) -> None:
+    """Until somebody listens there."""
+    while True:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.05)
+
+
+NO_TEMPLATE = "As of transformers v4.44, default chat template is no longer allowed, so you must provide a chat template"
+"""vLLM's words for a model without one."""
+
+
+def test_a_model_without_a_chat_template_is_said_before_the_first_task(
+    project: Project, tmp_path: Path
+) -> None:
+    refusal = whole(400, json.dumps({"error": {"message": NO_TEMPLATE, "code": 400}}).encode())
+    with ScriptedServer(routes(vllm() | {"/v1/chat/completions": refusal})) as server:
+        code, said = refused_at_once(project, model("vllm", "m", server.url))
+    assert (
+        code == 69 and "chat template is no longer allowed" in said and "Give it a chat template with" in said
+    )
+    shown = {"template": "{{ .Prompt }}", "model_info": {"llama.context_length": 8192}}
+    entry = {"model": "m", "digest": "a" * 64}
+    given = {"/api/tags": {"models": [entry]}, "/api/version": {"version": "0.24.0"}, "/api/show": shown}
+    with ScriptedServer(routes(given)) as server:
+        code, said = refused_at_once(project, model("ollama", "m", server.url))
+    assert code == 69 and "leaves out what a system says ({{ .Prompt }}). Give it a chat template" in said
+    for tokens, refused in ((13, True), (1, False)):
+        given = llamacpp(template=LLAMA_CPP_TEMPLATE) | {"/tokenize": {"tokens": list(range(tokens))}}
+        with ScriptedServer(routes(given)) as server:
+            code, said = refused_at_once(project, model("openai", "m", server.url))
+        assert code != 0 and ("<|im_start|> is no token of it. Give it a chat template" in said) == refused
+    copy = Path(shutil.copytree(nano_folder(), tmp_path / "copy"))
+    plan = project.folder / "experiments" / "test.toml"
+    plan.write_text(plan.read_text().replace("context_tokens = 8000", "context_tokens = 2048"))
+    (copy / "chat_template.jinja").unlink()
+    code, said = refused_at_once(project, f"mlx:{copy}")
+    assert code == 69 and "chat_template is not set" in said and "Give it a chat template" in said
+
+
+def test_a_file_that_ollama_cannot_load_is_said_at_once(project: Project) -> None:
+    refusal = whole(500, b'{"error":"unable to load model: /models/blobs/sha256-aba4"}')
+    entry = {"model": "m", "digest": "a" * 64}
+    given = {"/api/tags": {"models": [entry]}, "/api/version": {"version": "0.24.0"}, "/api/chat": refusal}
+    with ScriptedServer(routes(given)) as server:
+        code, said = refused_at_once(project, model("ollama", "m", server.url))
+    assert (
+        code == 69
+        and "unable to load model: /models/blobs/sha256-aba4. Get its file again, or a version" in said
+    )
+
+
 def test_m23_a_window_that_the_server_does_not_have_is_said_before_anything_is_asked(
     project: Project,
 ) -> None:
@@ -199,4 +341,6 @@ def test_m23_a_window_that_the_server_does_not_have_is_said_before_anything_is_a
         assert not [each for each in server.requests if each.startswith(b"POST")]
     with FakeOllama("m", ScriptedModel(["<done></done>"])) as ollama:
         done = project.looper("run", "test", "--arm", "base", "--model", f"ollama:m@{ollama.url}")
+    assert done.returncode == 69 and "a window of 4096 tokens where it is served" in done.stderr
+    done = project.looper("run", "test", "--arm", "base", "--model", f"mlx:{nano_folder()}")
     assert done.returncode == 69 and "a window of 4096 tokens where it is served" in done.stderr

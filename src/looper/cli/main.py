@@ -601,17 +601,28 @@ def serve(
 @app.command()
 def doctor(
     sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
+    server: Annotated[
+        list[str] | None,
+        typer.Option(help="Address of a model server, as http://HOST:PORT; may be given several times."),
+    ] = None,
+    context_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Window that models are to have, as limits.context_tokens of a plan."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look at everything a run needs: sandbox, git, interpreters, disk, memory, BLAS, MLX, Ollama with its models.
+    """Look at everything a run needs: sandbox, git, interpreters, disk, memory, BLAS, MLX, models.
+
+    Models of Ollama, llama.cpp's server, mlx_lm.server and vLLM are found where these listen unless told otherwise; and those that are here for
+    MLX. Of each is said how --model names it, what memory and window it has, and how it takes adapters that were trained here.
 
     Each finding comes with its fix. Exit code 2 where the embedded default cannot run.
 
-    Example: looper doctor
+    Example: looper doctor --server http://127.0.0.1:8001 --context-tokens 16384
     """
     from looper.cli.wiring import examine
 
-    findings = examine(sandbox, chosen_settings())
+    findings = examine(sandbox, chosen_settings(), server or (), context_tokens)
     if as_json:
         print(json_line({"findings": findings}))
     print_lines(() if as_json else (finding.line() for finding in findings))

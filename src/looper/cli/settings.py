@@ -1,5 +1,6 @@
 """Where Looper keeps its things: the only reader of its environment variables."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,6 +37,9 @@ class Settings:
     keys: Mapping[str, str] = field(repr=False)
     """Of whoever serves models, by backend, from OPENAI_API_KEY, VLLM_API_KEY and ANTHROPIC_API_KEY; empty where they are not set. In no record and
     no message."""
+    server_wait_s: float | None = None
+    """How long a model server is waited for that cannot be reached, whether it has answered before or not. LOOPER_SERVER_WAIT_S; where that is
+    not set, ten minutes for one that has answered, and not at all for one that never has."""
     agents: Path | None = None
     """Versions of the agent's own source, by the hash of their trees, for arms that name one."""
     fetched: Mapping[tuple[ContentKind, str], Path] = field(default_factory=dict)
@@ -81,7 +85,22 @@ def settings() -> Settings:
         keys={
             name: os.environ.get(traits.key, "").strip() for name, traits in BACKENDS.items() if traits.key
         },
+        server_wait_s=_seconds("LOOPER_SERVER_WAIT_S"),
     )
+
+
+def _seconds(variable: str) -> float | None:
+    """None where it is not set. Raises BadInput for what is no number of seconds."""
+    said = os.environ.get(variable, "").strip()
+    if not said:
+        return None
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise BadInput(f"{variable}={said} is no number of seconds. Set it to one, as {variable}=300.")
+    return seconds
 
 
 def _default_state() -> Path:

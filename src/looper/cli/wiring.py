@@ -317,7 +317,7 @@ class Models:
         # A model in MLX has a process of its own; other servers answer for all their models.
         server = (spec.backend, spec.name if spec.shows_losses else spec.base_url or "")
         flights, outage = self._servers.setdefault(server, (RequestsInFlight(), Outage()))
-        return RetryingModel(inner, RetryPolicy(), tell=self._waits, flights=flights, outage=outage)
+        return RetryingModel(inner, patience(settings), tell=self._waits, flights=flights, outage=outage)
 
     def adapted(self, arm: Arm, adapter: str) -> AdapterHost:
         """The model behind `of`, for those that carry adapters. Raises BadInput for others."""
@@ -340,6 +340,12 @@ class Models:
     def close(self) -> None:
         for model in (*self._made.values(), *self._hosts.values()):
             model.close()
+
+
+def patience(settings: Settings) -> RetryPolicy:
+    """With the servers of a run's models."""
+    wait_s = settings.server_wait_s
+    return RetryPolicy() if wait_s is None else RetryPolicy(deadline_s=wait_s, unreached_s=wait_s)
 
 
 def answering(
@@ -770,8 +776,10 @@ def machine_of(plan: Plan, settings: Settings, *, share: bool) -> Iterator[Calla
         yield stack.enter_context(metered()).joules
 
 
-def examine(sandbox: str, settings: Settings) -> list[doctor.Check]:
-    """Everything that a run needs of this machine, as it is found."""
+def examine(
+    sandbox: str, settings: Settings, servers: Sequence[str] = (), context_tokens: int | None = None
+) -> list[doctor.Check]:
+    """Everything that a run needs of this machine, as it is found. `servers` and `context_tokens` as for `doctor.examine`."""
     return doctor.examine(
         sandbox,
         state=settings.state,
@@ -780,6 +788,9 @@ def examine(sandbox: str, settings: Settings) -> list[doctor.Check]:
         needed_bytes=FREE_BYTES,
         swe_data=settings.rows["swe-bench-cl"],
         mirrors=settings.mirrors,
+        models=settings.models,
+        servers=servers,
+        context_tokens=context_tokens,
     )
 
 

@@ -11,33 +11,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from looper.edges.access import shared_folder
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.environments.interpreters import find_interpreter, how_to_get
 from looper.edges.models.blas import find_openblas
-from looper.edges.models.http import Server, Timeouts
+from looper.edges.models.inventory import USUAL, Usable, folders, model_servers
 from looper.edges.models.mlx import nano_folder
-from looper.edges.models.ollama import (
-    DEFAULT_URL,
-    HOW_TO_START,
-    model_info,
-    quantisation,
-    splits_as_if_unknown,
-    trained_tokens,
-    window_bytes,
-)
-from looper.edges.models.ollama_adapters import WHOLE
 from looper.edges.sandboxes.check import candidates, find_sandbox, must_reach, proven
 from looper.edges.sandboxes.process import program
 from looper.edges.trainers.estimate import free_bytes
-from looper.edges.trainers.gguf_adapter import ARCHITECTURES
-from looper.errors import InfrastructureError, LooperError, ModelError, mlx_install, one_line, pip_install
+from looper.errors import InfrastructureError, LooperError, mlx_install, pip_install
 
 Level = Literal["ok", "note", "missing"]
 MEMORY = Path("/dev/shm")
@@ -45,7 +34,7 @@ MEMORY = Path("/dev/shm")
 FILES = 300
 """Made and removed to tell what a tree costs: of the benchmark's the smallest has 413 files, the largest 6145."""
 WINDOW = 8192
-"""Tokens, for what a model needs in memory: enough for most rollouts."""
+"""Tokens, for what a model needs in memory where nobody says: enough for most rollouts."""
 SLOW_MS = 0.2
 """To make and remove one file. A tree of django then takes longer than most of its tasks' tests."""
 
@@ -72,8 +61,12 @@ def examine(
     needed_bytes: int,
     swe_data: str,
     mirrors: Path,
+    models: Path,
+    servers: Sequence[str] = (),
+    context_tokens: int | None = None,
 ) -> list[Check]:
-    """`needed_bytes` of disk must be free to begin an attempt."""
+    """`needed_bytes` of disk must be free to begin an attempt. `models` is the folder of those that are kept by name, `servers` are addresses
+    beside the usual ones, `context_tokens` the window that models must have; None where it may be any."""
     checks: list[Callable[[], Iterator[Check]]] = [
         _system,
         lambda: _sandbox(sandbox),
@@ -84,7 +77,7 @@ def examine(
         lambda: working_trees(workspaces, MEMORY),
         _mlx,
         _blas,
-        _ollama,
+        lambda: of_models(servers, models, context_tokens),
         lambda: _interpreters(state / "environments" / "pythons"),
         lambda: _swe(swe_data, mirrors),
     ]
@@ -232,61 +225,48 @@ def _blas() -> Iterator[Check]:
         )
 
 
-def _ollama() -> Iterator[Check]:
-    server = Server(f"Ollama at {DEFAULT_URL}", DEFAULT_URL, {}, HOW_TO_START, Timeouts())
-    try:
-        with server.typed_faults():
-            listed, _ = server.get("/api/tags", total_s=1.0)
-            entries = [dict(entry) for entry in listed["models"] or [] if entry["name"]]
-    except ModelError:
-        yield Check(
-            "note",
-            "Ollama",
-            f"nothing answers at {DEFAULT_URL}",
-            "ollama serve; not needed for --profile micro",
-        )
-        return
-    yield Check("ok", "Ollama", f"{len(entries)} models at {DEFAULT_URL}")
-    for entry in entries:
-        yield _ollama_model(server, entry)
+def of_models(servers: Sequence[str], kept: Path, wanted: int | None) -> Iterator[Check]:
+    """Of servers that answer, beside the usual addresses at `servers`, and of folders here, `kept` among them; each with whether it fits and has the
+    window that is wanted, in tokens, and whether adapters of Looper's go onto it."""
+    window = wanted or WINDOW
+    found = model_servers(servers, window)
+    if not found:
+        places = ", ".join(f"{url.removeprefix('http://')} ({what})" for url, what in USUAL.items())
+        how = "start one, or looper doctor --server URL; not needed for --profile micro"
+        yield Check("note", "model servers", f"none answers at {places}", how)
+    for each in found:
+        if each.fault:
+            yield Check("note", "model server", each.fault, each.fix)
+            continue
+        count = len(each.models)
+        yield Check("ok", "model server", f"{each.what}: {count} model{'s' * (count != 1)}")
+        for model in each.models:
+            yield _model(model, wanted)
+    for model in folders(kept, window):
+        yield _model(model, wanted)
 
 
-def _ollama_model(server: Server, entry: Mapping[str, Any]) -> Check:
-    """Whether it fits, how it reads, and whether adapters of Looper's go onto it."""
-    name = one_line(str(entry["name"]))
-    what = f"Ollama model {name}"
-    try:
-        info = model_info(server, name, 5.0)
-    except ModelError:
-        info = {}
-    tokens = trained_tokens(info)
-    said = f"context up to {tokens or 'unknown'} tokens; Looper sets it with every request; {_adapters(entry, info)}"
-    window = min(tokens or WINDOW, WINDOW)
-    size = entry.get("size")
-    weights = size if isinstance(size, int) else 0
-    needed, free = weights + window_bytes(info, window), free_bytes()
-    sizes = f"about {needed / 2**30:.1f} GiB with a window of {window} tokens"
-    if needed > free:
+def _model(model: Usable, wanted: int | None) -> Check:
+    what, free = f"model {model.name}", free_bytes()
+    tokens = model.window
+    window = "its window is not told"
+    if tokens:
+        window = f"a window of {'' if model.is_served_so else 'up to '}{tokens} tokens"
+    used = min(tokens or WINDOW, wanted or WINDOW)
+    sizes = "" if model.needed is None else f"about {model.needed / 2**30:.1f} GiB with {used} tokens"
+    said = "; ".join(filter(None, (window, model.adapters)))
+    if model.wrong:
+        wrong, fix = model.wrong
+        return Check("note", what, f"{wrong}; {said}", fix)
+    if model.needed is not None and model.needed > free:
         short = f"needs {sizes}, and {free / 2**30:.1f} GiB of memory are free, a graphics card's not counted; {said}"
         return Check("note", what, short, "a smaller model, or one of fewer bits")
-    if splits_as_if_unknown(info):
-        words = "splits texts into words by the rule `default`, as Ollama writes of safetensors whose tokenizer it does not know; "
-        how = "make it of a GGUF file that llama.cpp's convert_hf_to_gguf.py wrote"
-        return Check("note", what, f"{words}{said}", how)
-    return Check("ok", what, f"{sizes}; {said}")
-
-
-def _adapters(entry: Mapping[str, Any], info: Mapping[str, Any]) -> str:
-    kind = info.get("general.architecture")
-    details = entry.get("details")
-    level = quantisation(isinstance(details, dict) and details.get("quantization_level"), info)
-    if kind is None:
-        return "whether it takes adapters is not known"
-    if kind not in ARCHITECTURES.values():
-        return f"takes no adapters: none are written for {one_line(str(kind))}; train on mlx:FOLDER and serve there"
-    if level not in WHOLE:
-        return f"takes no adapters, being quantised ({level}); F16 or F32 of it does"
-    return f"takes adapters that were trained on the same weights ({level}): looper adapter register"
+    loaded = "loaded" if model.is_loaded else sizes
+    found = "; ".join(filter(None, (loaded, said)))
+    if wanted and tokens and tokens < wanted:
+        fix = f"{model.longer}, or lower context_tokens in the plan's limits"
+        return Check("note", what, f"{found}; {wanted} tokens are wanted", fix)
+    return Check("ok", what, found)
 
 
 def _interpreters(place: Path) -> Iterator[Check]:

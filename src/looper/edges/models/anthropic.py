@@ -34,7 +34,12 @@ class AnthropicModel:
         url = (base_url or DEFAULT_URL).rstrip("/")
         headers = {"x-api-key": key, "anthropic-version": VERSION}
         self._server = Server(
-            f"The Anthropic API at {url}", url, headers, HOW_TO_START, timeouts or Timeouts()
+            f"The Anthropic API at {url}",
+            url,
+            headers,
+            HOW_TO_START,
+            timeouts or Timeouts(),
+            "Set ANTHROPIC_API_KEY to another key.",
         )
 
     def identity(self) -> ModelIdentity:

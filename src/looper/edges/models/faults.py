@@ -106,6 +106,12 @@ def fault(
                 f"{server} cannot take our messages ({status}): {said.rstrip('.')}. {OTHER_TEMPLATE}",
                 message_if_others_answered=message_if_others_answered,
             )
+        case 500 if "unable to load model" in words:
+            # Ollama, of a file of an architecture that it does not know.
+            return ModelUnfit(
+                f"{server} cannot load the model ({status}): {said.rstrip('.')}. Get its file again, or a version of the server that knows "
+                "its architecture."
+            )
         case 404 | 410:
             return ModelMissing(
                 missing or f"{server}: {said}", message_if_others_answered=message_if_others_answered

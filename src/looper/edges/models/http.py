@@ -22,6 +22,7 @@ from looper.edges.models.faults import MOST_WORDS, fault, fault_in_stream, typed
 from looper.edges.models.sendable import sendable
 from looper.errors import (
     BadInput,
+    ModelDenied,
     ModelError,
     ModelMissing,
     ModelReplyBroken,
@@ -152,7 +153,7 @@ async def _pieces(what: str, response: httpx.Response) -> AsyncGenerator[bytes, 
 
 
 @cache
-def _certificates() -> ssl.SSLContext:
+def certificates() -> ssl.SSLContext:
     """Those that are trusted, read once: it takes longer than a short reply."""
     return httpx.create_ssl_context()
 
@@ -179,14 +180,21 @@ class Server:
     """One model server, whose faults are typed."""
 
     def __init__(
-        self, what: str, url: str, headers: dict[str, str], how_to_start: str, timeouts: Timeouts
+        self,
+        what: str,
+        url: str,
+        headers: dict[str, str],
+        how_to_start: str,
+        timeouts: Timeouts,
+        how_to_enter: str = "",
     ) -> None:
-        """`what` names it in messages. Raises BadInput for a key that no header can hold."""
+        """`what` names it in messages, `how_to_enter` says what to do where it refuses the key. Raises BadInput for a key that no header
+        can hold."""
         if not all(value.isascii() and value.isprintable() for value in headers.values()):
             raise BadInput(f"The key for {what[:1].lower()}{what[1:]} holds characters that no key has.")
         self.what = what
         self._url, self._headers = url, {**headers, "Accept-Encoding": "identity"}
-        self._how_to_start, self._patience = how_to_start, timeouts
+        self._how_to_start, self._how_to_enter, self._patience = how_to_start, how_to_enter, timeouts
 
     def get(self, path: str, missing: str = "", total_s: float = GET_S) -> tuple[Any, httpx.Headers]:
         """A whole JSON answer that is well. Raises ModelError; `missing` is said where there is no such thing, or a page for people."""
@@ -254,7 +262,7 @@ class Server:
         """An answer that is well, while it comes. Raises ModelError for any other."""
         waits = httpx.Timeout(None, connect=min(CONNECT_S, total_s))
         async with (
-            httpx.AsyncClient(verify=_certificates(), timeout=waits) as client,
+            httpx.AsyncClient(verify=certificates(), timeout=waits) as client,
             client.stream(method, f"{self._url}{path}", **sent) as response,
         ):
             if response.status_code != 200:
@@ -271,7 +279,11 @@ class Server:
                     if len(said) >= MOST_WORDS:
                         break
         words = said[:MOST_WORDS].decode("utf-8", "replace")
-        return fault(self.what, response.status_code, words, response.headers, missing=missing)
+        found = fault(self.what, response.status_code, words, response.headers, missing=missing)
+        if isinstance(found, ModelDenied) and self._how_to_enter:
+            whole = f"{str(found).rstrip('.')}. {self._how_to_enter}"
+            return ModelDenied(whole, message_if_others_answered=found.message_if_others_answered)
+        return found
 
     async def _stream(
         self,

@@ -24,6 +24,7 @@ from typing import IO, Any
 
 from looper.edges.models.blas import BIND_NOW
 from looper.edges.models.digests import FileDigests
+from looper.edges.models.heard import counted
 from looper.edges.models.sendable import sendable
 from looper.errors import (
     Cancelled,
@@ -149,6 +150,10 @@ class MlxModel:
                 context_tokens=self._context_tokens,
             )
         return self._identity
+
+    def window_tokens(self) -> int | None:
+        """That which the model was trained for: it would read on beyond that, and make nothing of it."""
+        return trained_tokens_in(self._folder)
 
     def count_tokens(self, messages: Sequence[Message]) -> int | None:
         return int(
@@ -364,6 +369,15 @@ def mlx_environment() -> dict[str, str]:
 def _threads(folder: Path) -> dict[str, str]:
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     return {"OPENBLAS_NUM_THREADS": "1"} if weights <= SMALL_BYTES else {}
+
+
+def trained_tokens_in(folder: Path) -> int | None:
+    """The window that the model of a folder was trained for, by its configuration; None where that is not to be read."""
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        return counted(config.get("max_position_embeddings"))
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def folder_digest(folder: Path, digests: FileDigests | None = None) -> str:

@@ -4,14 +4,15 @@
 that this takes, how weights are stored, and how texts are split into tokens.
 """
 
-import contextlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from looper.edges.models.heard import Counts, ReplyBuilder, counted
 from looper.edges.models.http import Server, Timeouts
 from looper.edges.models.samplers import parameters
-from looper.errors import ModelFatal, ModelMissing, one_line
+from looper.edges.trainers.encoding import OTHER_TEMPLATE
+from looper.errors import ModelFatal, ModelMissing, ModelUnfit, one_line
 from looper.protocols import ChatRequest, Message
 from looper.records.text import estimated_tokens
 from looper.records.trajectory import ModelIdentity, Reply
@@ -34,7 +35,8 @@ class OllamaModel:
     ) -> None:
         url = (base_url or DEFAULT_URL).rstrip("/")
         self._name, self._context_tokens = name, context_tokens
-        self._server = Server(f"Ollama at {url}", url, {}, HOW_TO_START, timeouts or Timeouts())
+        enter = f"Ollama is sent none: name the model as openai:{name}@{url}/v1, and set OPENAI_API_KEY."
+        self._server = Server(f"Ollama at {url}", url, {}, HOW_TO_START, timeouts or Timeouts(), enter)
         self._missing = f"{self._server.what} has no model {name}. Get it with: ollama pull {name}"
         self._counts = Counts()
 
@@ -63,10 +65,17 @@ class OllamaModel:
             )
 
     def window_tokens(self) -> int | None:
-        """That which the model was trained for: the server silently gives no longer one."""
-        with contextlib.suppress(ModelFatal):
-            return trained_tokens(model_info(self._server, self._name, SHOW_S))
-        return None
+        """That which the model was trained for: the server silently gives no longer one. Raises ModelUnfit for a model whose template has no
+        place for what a system says: Ollama writes such a one where a file brings none, and leaves that out in silence."""
+        try:
+            shown = shown_of(self._server, self._name, SHOW_S)
+        except ModelFatal:
+            return None
+        if template := leaving_out_systems(shown):
+            raise ModelUnfit(
+                f"{self._server.what} has {self._name} with a chat template that leaves out what a system says ({template}). {OTHER_TEMPLATE}"
+            )
+        return trained_tokens(shown["model_info"])
 
     def count_tokens(self, messages: Sequence[Message]) -> int | None:
         return estimated_tokens(*(text for _, text in messages))
@@ -111,12 +120,12 @@ class OllamaModel:
         pass
 
 
-def model_info(server: Server, name: str, total_s: float) -> Mapping[str, Any]:
-    """What the head of a model's file says, without its lists. Raises ModelError."""
-    found: dict[str, Any] = {}
+def shown_of(server: Server, name: str, total_s: float) -> Mapping[str, Any]:
+    """What a server shows of a model: `template`, and in `model_info` what the head of its file says, without its lists. Raises ModelError."""
+    found: dict[str, Any] = {"model_info": {}}
 
     def hear(shown: dict[str, Any]) -> bool:
-        found.update(shown["model_info"])
+        found.update(shown, model_info=dict(shown["model_info"]))
         return False
 
     server.stream("/api/show", {"model": name}, total_s, hear)
@@ -143,6 +152,12 @@ def window_bytes(info: Mapping[str, Any], tokens: int) -> int:
 def quantisation(listed: object, info: Mapping[str, Any]) -> str:
     """Format of the weights: as the list of models says it, which calls F32 unknown."""
     return "F32" if info.get("general.file_type") == ALL_F32 else one_line(str(listed or "unknown"))
+
+
+def leaving_out_systems(shown: Mapping[str, Any]) -> str:
+    """The chat template of a model, where that has no place for what a system says; else empty."""
+    template = str(shown.get("template") or "")
+    return "" if re.search(r"\.(Messages|System)\b", template) else one_line(template, 40)
 
 
 def splits_as_if_unknown(info: Mapping[str, Any]) -> bool:

@@ -14,9 +14,10 @@ from typing import Any, Self
 from looper.edges.models.arrival import TOP, Arrival, ServedAdapter
 from looper.edges.models.digests import FileDigests
 from looper.edges.models.heard import Counts, ReplyBuilder
-from looper.edges.models.http import Server, Timeouts
+from looper.edges.models.http import GET_S, Server, Timeouts
 from looper.edges.models.samplers import parameters, said_of
-from looper.edges.models.served import Told, told, trained_window, weights_digest
+from looper.edges.models.served import Told, kind_of, listed_models, told, trained_window, weights_digest
+from looper.edges.trainers.encoding import OTHER_TEMPLATE
 from looper.errors import (
     BadInput,
     ModelFatal,
@@ -30,12 +31,13 @@ from looper.errors import (
 )
 from looper.protocols import ChatRequest, Message
 from looper.records.base import content_hash
+from looper.records.model import BACKENDS
 from looper.records.plan import AS_COMPUTED
 from looper.records.text import estimated_tokens
 from looper.records.trajectory import ModelIdentity, Reply
 
 DEFAULT_URLS = {"openai": "https://api.openai.com/v1", "vllm": "http://127.0.0.1:8000/v1"}
-HOW_TO_START = "Start the server, or correct the address in the profile ({backend}:NAME@URL)."
+HOW_TO_START = "Start the server, or correct the address in the profile ({backend}:NAME@URL); LOOPER_SERVER_WAIT_S=600 waits for one that is starting."
 LOAD_S = 300.0
 """For a server to load an adapter, and to say one token."""
 VLLM_LOADS = "Start vLLM with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 and --enable-lora --max-lora-rank {rank}, where the folder can be read."
@@ -43,6 +45,16 @@ VLLM_BASE = "Serve the weights of the training."
 LLAMA_CPP_HAS = "Write it with `looper adapter export {id} {id}.gguf --gguf`, and start llama-server with --lora-scaled {id}.gguf:0 --cache-ram 0."
 LLAMA_CPP_BASE = "Start llama-server with --lora-scaled FILE:0, so that only who asks for the adapter has it, and with the weights of the training, in F16 or F32."
 LLAMA_CPP_CACHE = "Start llama-server with --cache-ram 0: what it keeps in memory of prompts that base has read it gives to the adapter too."
+LLAMA_CPP_TEMPLATE = """{%- for message in messages -%}
+  {{- '<|im_start|>' + message.role + '
+' + message.content + '<|im_end|>
+' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+  {{- '<|im_start|>assistant
+' -}}
+{%- endif -%}"""
+"""What llama.cpp's server takes for a model whose file brings none (`CHATML_TEMPLATE_SRC` in common/chat.cpp)."""
 OTHER_LIMIT = "max_completion_tokens"
 """What the limit of a reply is called where models that think first refuse `max_tokens`."""
 
@@ -70,8 +82,12 @@ class OpenAICompatibleModel:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._how = HOW_TO_START.format(backend=backend)
         what = f"{'vLLM' if backend == 'vllm' else 'The model server'} at {url}"
-        self._server = Server(what, url, headers, self._how, timeouts or Timeouts())
-        self._beside = Server(what, url.removesuffix("/v1"), headers, self._how, timeouts or Timeouts())
+        variable = BACKENDS["vllm" if backend == "vllm" else "openai"].key
+        enter = f"Set {variable} to another key." if key else f"Set {variable}, which is empty, to its key."
+        self._server, self._beside = (
+            Server(what, each, headers, self._how, timeouts or Timeouts(), enter)
+            for each in (url, url.removesuffix("/v1"))
+        )
         self._url, self._digests = url, digests or FileDigests()
         self._limit, self._counts = "max_tokens", Counts()
         self._kind = backend
@@ -109,9 +125,17 @@ class OpenAICompatibleModel:
         )
 
     def window_tokens(self) -> int | None:
-        """Where vLLM or llama.cpp's server answers; else what the model was trained for, where its folder is on this machine."""
+        """Where vLLM or llama.cpp's server answers; else what the model was trained for, where its folder is on this machine. Raises ModelUnfit for
+        a model that brings no chat template to llama.cpp's server."""
         with self._server.typed_faults():
             known, _ = self._told()
+            if known.facts.get("chat_template") == LLAMA_CPP_TEMPLATE:
+                asked = {"content": "<|im_start|>", "add_special": False, "parse_special": True}
+                if len(json.loads(self._beside.post("/tokenize", asked, GET_S))["tokens"]) > 1:
+                    raise ModelUnfit(
+                        f"{self._server.what} has {self._name} without a chat template, and ChatML, which it takes instead, is not the model's: "
+                        f"<|im_start|> is no token of it. {OTHER_TEMPLATE}"
+                    )
             return known.window or trained_window(self._url, known.weights)
 
     def _told(self) -> tuple[Told, Mapping[str, str]]:
@@ -123,9 +147,7 @@ class OpenAICompatibleModel:
         if entry is None:
             names = one_line(", ".join(sorted(found)[:10])) or "none"
             raise ModelMissing(f"{what} has no model {self._name}. It has: {names}.")
-        # mlx_lm.server names no owner, and is Python's own HTTP server.
-        plain = "mlx_lm" if "BaseHTTP" in headers.get("server", "") else ""
-        self._kind = str(entry.get("owned_by") or plain)
+        self._kind = kind_of(entry, headers)
         if self._backend == "vllm" and self._kind != "vllm":
             raise ModelMissing(
                 f"{what} is no vLLM: its models are owned by {one_line(self._kind or 'nobody')}. Name it as openai:NAME@URL."
@@ -137,8 +159,7 @@ class OpenAICompatibleModel:
         listed, headers = self._server.get(
             "/models", f"{self._server.what} has no list of models. {self._how}"
         )
-        entries = listed.get("data") if isinstance(listed, dict) else listed
-        return {str(entry["id"]): entry for entry in entries or []}, headers
+        return listed_models(listed), headers
 
     def _arrive(self) -> None:
         """See to it that the server computes with the adapter. It is asked each time, for one that was started again may hold another adapter, or

@@ -37,6 +37,8 @@ class RetryPolicy:
     """Of one outage of the server, over all requests that meet it; a longer wait that a server asks for ends the patience at once."""
     untried_s: float = 30.0
     """The same for what has never gone well yet, which is more likely set up wrongly than ill."""
+    unreached_s: float = 0.0
+    """For a server that nobody listens for and that has never answered: its address is wrong, or it is being started."""
 
 
 ONE_WORD: tuple[Message, ...] = (("system", "You repeat what you are asked for."), ("user", "Say: yes"))
@@ -47,9 +49,9 @@ TELL_EVERY_S = 2.0
 class RetryingModel:
     """Another model, asked again after faults that can pass. Replies are never asked for twice.
 
-    A server that nobody listens for and that has never answered is reported at once. Patience is for what has been well:
-    `untried_s` for a kind of question that has never been answered, `deadline_s` where it has, and for a server that asks to
-    wait. A reply that comes broken again and again is waited for no longer than its request allows a whole one.
+    A server that nobody listens for and that has never answered is waited for `unreached_s`, which unless set otherwise is not at all.
+    Patience is for what has been well: `untried_s` for a kind of question that has never been answered, `deadline_s` where it has, and
+    for a server that asks to wait. A reply that comes broken again and again is waited for no longer than its request allows a whole one.
     """
 
     def __init__(
@@ -156,7 +158,11 @@ class RetryingModel:
                     out_s, shared_s = now - begun, self._outage.failed(kind, now)
                     if kind in self._well or isinstance(error, ModelOverloaded):
                         out_s = max(out_s, shared_s)
-                    if out_s + wait > self._patience_s(kind, error):
+                    left_s = self._patience_s(kind, error) - out_s
+                    if isinstance(error, ModelUnreachable) and left_s > 0.0:
+                        # It may come back at the last moment, and asking costs it nothing.
+                        wait = min(wait, left_s)
+                    if wait > left_s:
                         raise
                     waited_s += wait
                     if isinstance(error, ModelReplyBroken) and waited_s > broken_s:
@@ -170,9 +176,10 @@ class RetryingModel:
     def _patience_s(self, kind: str, error: ModelError) -> float:
         if kind in self._well or isinstance(error, ModelOverloaded):
             return self._policy.deadline_s
-        if not self._well and isinstance(error, ModelUnreachable):
-            return 0.0
-        return min(self._policy.untried_s, self._policy.deadline_s)
+        untried_s = min(self._policy.untried_s, self._policy.deadline_s)
+        if isinstance(error, ModelUnreachable):
+            return max(self._policy.unreached_s, untried_s if self._well else 0.0)
+        return untried_s
 
     def _pause(self, seconds: float, why: str) -> None:
         while seconds > 0:

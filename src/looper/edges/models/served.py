@@ -12,7 +12,6 @@ would be paid for at every cell. In its place stand the weights themselves, wher
 lie.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from urllib.parse import urlsplit
 
 from looper.edges.models.digests import FileDigests
 from looper.edges.models.heard import counted
-from looper.edges.models.mlx import ADAPTER_CONFIG, folder_digest
+from looper.edges.models.mlx import ADAPTER_CONFIG, folder_digest, trained_tokens_in
 from looper.errors import ModelOverloaded
 
 LISTED = ("id", "root", "parent", "max_model_len", "owned_by")
@@ -48,6 +47,19 @@ class Told:
     """Where they may lie on the server's machine."""
     window: int | None = None
     """Tokens that a request may have; no part of what the model is, since it can be fitted to free memory."""
+
+
+def listed_models(answer: Any) -> dict[str, Any]:
+    """Entries of an answer to `/v1/models`, by their names."""
+    entries = answer.get("data") if isinstance(answer, dict) else answer
+    return {str(entry["id"]): entry for entry in entries or []}
+
+
+def kind_of(entry: Mapping[str, Any], headers: Mapping[str, str]) -> str:
+    """Of server, by such an entry and the headers beside it: `vllm`, `llamacpp`, `library` (Ollama's other door), `mlx_lm`, or whoever else owns it."""
+    # mlx_lm.server names no owner, and is Python's own HTTP server.
+    plain = "mlx_lm" if "BaseHTTP" in headers.get("server", "") else ""
+    return str(entry.get("owned_by") or plain)
 
 
 def told(
@@ -122,18 +134,9 @@ def weights_digest(url: str, weights: Sequence[str], digests: FileDigests) -> st
 
 def trained_window(url: str, weights: Sequence[str]) -> int | None:
     """Tokens by the configuration of a folder of weights, where a server on this machine says that it lies; None where none is to be seen."""
-    for place in weights if _is_here(url) else ():
-        try:
-            config = (
-                json.loads((Path(place) / "config.json").read_text("utf-8"))
-                if Path(place).is_absolute()
-                else {}
-            )
-            if window := counted(config.get("max_position_embeddings")):
-                return window
-        except (OSError, ValueError, AttributeError):
-            continue
-    return None
+    places = (Path(place) for place in weights if _is_here(url))
+    found = (trained_tokens_in(place) for place in places if place.is_absolute())
+    return next((window for window in found if window), None)
 
 
 def _digest_of(place: Path, digests: FileDigests) -> str:

@@ -5,6 +5,7 @@ import math
 import os
 import struct
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from looper.edges.trainers.child import said_by_kernel
@@ -51,11 +52,7 @@ def memory_bytes(folder: Path, settings: TrainingSettings) -> int:
 def _memory_bytes(folder: Path, settings: TrainingSettings) -> int:
     config = json.loads((folder / "config.json").read_text())
     shapes = tensor_shapes(folder)
-    stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    widened = (
-        FLOAT_BYTES * sum(math.prod(shape) for shape in shapes.values()) if sys.platform == "linux" else 0
-    )
-    weights = max(stored, widened)
+    weights = _weights_bytes(folder, shapes)
     layers, width = int(config["num_hidden_layers"]), int(config["hidden_size"])
     if settings.kind is AdapterKind.FULL:
         trained = sum(math.prod(shape) for shape in shapes.values())
@@ -69,6 +66,25 @@ def _memory_bytes(folder: Path, settings: TrainingSettings) -> int:
     kept = per_layer + layers * width if settings.grad_checkpoint else layers * per_layer
     activations = tokens * (kept + 3 * int(config["vocab_size"]))
     return weights + FLOAT_BYTES * (COPIES * trained + activations)
+
+
+def serving_bytes(folder: Path, tokens: int) -> int:
+    """Weights, and a window of so many tokens: a key and a value for each token, layer and head. Raises BadInput for a folder that holds no model."""
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        heads = int(config["num_attention_heads"])
+        width = config.get("head_dim") or int(config["hidden_size"]) // heads
+        held = int(config["num_hidden_layers"]) * int(config.get("num_key_value_heads") or heads) * int(width)
+        size = FLOAT_BYTES if sys.platform == "linux" else FLOAT_BYTES // 2
+        return _weights_bytes(folder, tensor_shapes(folder)) + 2 * size * tokens * held
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, struct.error) as error:
+        raise BadInput(f"The model in {folder} cannot be read: {type(error).__name__} {error}.") from error
+
+
+def _weights_bytes(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    widened = sum(math.prod(shape) for shape in shapes.values()) if sys.platform == "linux" else 0
+    return max(stored, FLOAT_BYTES * widened)
 
 
 def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
