@@ -389,11 +389,16 @@ def test_u1_a_report_is_of_an_experiment_or_of_a_run_that_is_named_itself(
     tmp_path: Path, three: tuple[Path, Path, Path]
 ) -> None:
     older, newer, _ = three
+    kept = "<!-- looper report mine micro -->\n| base | 1/1 |\n<!-- end of looper report mine micro -->\n"
+    (tmp_path / "LEARNINGS.md").write_text(kept)
     for named, meant in ((older.name, older), ("mine", newer)):
+        plain = looper("report", named, cwd=tmp_path)
+        assert plain.stdout.splitlines()[-1] == f"mine micro: {meant / 'report.html'} and report.md"
         written = looper("report", named, "--results", "docs/results", cwd=tmp_path)
         assert written.returncode == 0, written.stderr
         assert f"mine micro: {meant.name}" in written.stdout
         assert f"`{meant.name}`" in (tmp_path / "docs" / "results" / "mine.md").read_text()
+    assert (tmp_path / "LEARNINGS.md").read_text() == kept, "no file is written to that was not named"
 
 
 def test_a_verification_is_of_the_runs_that_a_report_means_by_the_same_name_and_without_one_of_all(

@@ -157,6 +157,16 @@ def test_a_run_prints_its_table_and_runs_nothing_twice(project: Project) -> None
     assert len(project.verdicts()) == 12 and len(list(read_stream(project.run, "steps", Step))) == steps
 
 
+def test_a_plan_is_foretold_from_the_largest_run_and_not_from_the_newest(project: Project) -> None:
+    unknown = project.looper("plan", "test").stdout
+    assert "time: not measured; no run here has 3 cells with this model, suite and limits" in unknown
+    assert project.looper("run", "test", "--arm", "base").returncode == 0
+    larger = project.run
+    assert project.looper("run", "test", "--arm", "base", "--limit", "3", "--fresh").returncode == 0
+    told = project.looper("plan", "test").stdout
+    assert re.search(rf"^time: about .* \(.* to .*, 95 %\).* mean of 4 in {larger.name}", told, re.M), told
+
+
 def test_u13_no_line_is_broken_where_no_terminal_is(project: Project) -> None:
     title = "Long title " * 40
     (project.folder / "experiments" / "test.toml").write_text(PLAN.replace("Test", title.strip()))

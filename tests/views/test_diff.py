@@ -83,6 +83,20 @@ def test_a_key_of_sampling_that_one_arm_sets_is_one_line_and_its_defaults_are_no
     ]
 
 
+def test_runs_that_differ_at_the_end_of_a_long_sentence_show_where(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "runs", experiment=name) for name in ("first", "second")]
+    said = [f"{'It helps here. ' * 20}{end}" for end in ("So much.", "So little.")]
+    for folder, hypothesis in zip(runs, said, strict=True):
+        manifest = read_run(folder).manifest
+        (folder / "manifest.jsonl").unlink()
+        stream = Stream(folder, "manifest", RunManifest)
+        plan = manifest.plan.model_copy(update={"hypothesis": hypothesis})
+        stream.append(manifest.model_copy(update={"plan": plan}))
+        stream.close()
+    shown = looper("diff", "first", "second", cwd=tmp_path)
+    assert f'  plan.hypothesis: "{said[0]}" | "{said[1]}"' in shown.stdout.splitlines(), shown.stderr
+
+
 def test_rollouts_that_part_late_in_a_long_line_or_result_show_where(tmp_path: Path) -> None:
     """What is alike before it is counted, and no line ends before the difference."""
     runs, seen = tmp_path / "runs", "".join(f"line {number}\n" for number in range(9))

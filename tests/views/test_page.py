@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from tests.cli.test_commands import looper
 from tests.experiment.test_run import Project
+from tests.fakes.written_run import write_run
 
 from looper.metrics import design
 from looper.metrics.claim import claim_of
 from looper.metrics.registered import Decision
+from looper.records.plan import Contrast
 from looper.records.verdict import Outcome
 from looper.views.markdown import run_block
 from looper.views.plots import Interval, curves, forest, inline, save
@@ -115,6 +118,17 @@ def test_every_registered_contrast_is_drawn_between_any_two_arms_and_what_is_not
             "by its likelihood alone it was registered"
         )
     assert "lora − base (treatment, registered: pilot, " in page(run)
+
+
+def test_the_command_draws_a_registered_contrast_of_two_treatments(tmp_path: Path) -> None:
+    primary = Contrast(arm="third", against="other", shown="A.", refuted="B.", open="C.")
+    folder = write_run(tmp_path / "runs", arms=("base", "other", "third"), contrasts=[primary])
+    done = looper("report", "written", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (drawn,) = re.findall(
+        r'<figcaption id="forest-alt">([^<]*)</figcaption>', (folder / "report.html").read_text()
+    )
+    assert drawn.index("third − other") < drawn.index("other − base") < drawn.index("third − base")
 
 
 def test_what_a_model_or_a_person_wrote_is_text(run: RunView) -> None:
