@@ -591,7 +591,7 @@ def test_a_machine_is_made_ready_for_an_adapter_and_for_each_way_to_divide_the_t
         shutil.rmtree(state / "adapters" / name)
     away = looper("node", "prepare", "capability", "--adapter", "3f2a", cwd=project, timeout_s=600, **home)
     assert away.returncode == 2 and 'No adapter begins with "3f2a"' in one_line(away)
-    assert len({*ready("mine.toml", "--profile", "demo", "--arm", "noop", "--split", "all")}) == 5
+    assert len({*ready("mine", "--profile", "demo", "--arm", "noop", "--split", "all")}) == 5
 
 
 def test_the_page_on_own_experiments_judges_an_adapter_at_tasks_that_it_has_not_seen(tmp_path: Path) -> None:
