@@ -40,7 +40,7 @@ def made_at(folder: Path, when: int) -> Path:
 def as_grading(folder: Path) -> Path:
     manifest = read_run(folder).manifest
     arms = tuple(
-        arm.model_copy(update={"model": ModelSpec(backend="predictions", name=arm.name)})
+        arm.model_copy(update={"model": ModelSpec(backend="predictions", name=arm.name), "temperature": 0.0})
         for arm in manifest.plan.arms
     )
     (folder / "manifest.jsonl").unlink()
