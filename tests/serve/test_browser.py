@@ -219,6 +219,7 @@ def test_a_phone_shows_a_list_of_cells_by_the_page_and_every_difference_whole_wi
         assert seen["whole"] and seen["size"] >= 8 and sorted(seen["places"]) == seen["places"], seen
 
 
+@pytest.mark.proof
 def test_the_page_of_a_large_run_is_small_and_costs_less_than_half_a_second_until_it_is_painted(
     chromium: Browser, served: Served, runs: Path
 ) -> None:
