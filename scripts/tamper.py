@@ -588,7 +588,9 @@ def item_of_nobody(copy: Copy) -> None:
 
 
 def trainings_halved(copy: Copy) -> None:
-    copy.write(Trained, copy.records(Trained)[::2])
+    """Each loses its end: of trainings that went on side by side, every second record could be all of one, and one that is gone
+    altogether may have been had before."""
+    copy.write(Trained, [one for one in copy.records(Trained) if one.event.event != "finished"])
 
 
 def rated_by_nobody(copy: Copy) -> None:
