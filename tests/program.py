@@ -1,8 +1,9 @@
 """The real program as a process of its own, begun where reading its modules ends: that is most of what a short command costs.
 
 A server per test process reads the modules once and forks for every command; arguments, folder, environment, input, output, exit code and
-what ends a process are those of a command that was started. What a start itself does (the interpreter's own variables and options, an
-import that fails, a signal while modules are read) is tested by commands that really are started: `argv` of a Popen.
+what ends a process are those of a command that was started. All commands of one test process have one
+hash seed. What a start itself does (the interpreter's own variables and options, an import that fails, a signal while modules are read) is
+tested by commands that really are started: `argv` of a Popen.
 """
 
 import contextlib
@@ -24,7 +25,18 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 ARGV = (sys.executable, "-m", "looper.cli.main")
 READ_FIRST = ("scipy.stats", "scipy.optimize", "numpy", "looper.cli.main")
-OF_A_START = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "OMP_", "OPENBLAS_")
+OF_A_START = (
+    "PYTHON",
+    "LC_",
+    "LANG",
+    "LD_",
+    "MALLOC_",
+    "OMP_",
+    "OPENBLAS_",
+    "FORCE_COLOR",
+    "TERMINAL_WIDTH",
+    "TYPER_",
+)
 """Beginnings of variables that count while an interpreter or a library is loaded."""
 WIDTH = 16
 """Bytes of a number that the server tells."""
@@ -147,7 +159,7 @@ def _attend(connection: socket.socket) -> None:
         os.chdir(cwd)
         os.environ.clear()
         os.environ.update(variables)
-        sys.orig_argv = argv
+        sys.orig_argv, sys.path[0] = argv, cwd
         sys.argv = [sys.modules["looper.cli.main"].__file__ or "", *argv[3:]]
         return
     for stream in streams:

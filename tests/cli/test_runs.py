@@ -399,6 +399,8 @@ def test_u1_a_report_is_of_an_experiment_or_of_a_run_that_is_named_itself(
         assert f"mine micro: {meant.name}" in written.stdout
         assert f"`{meant.name}`" in (tmp_path / "docs" / "results" / "mine.md").read_text()
     assert (tmp_path / "LEARNINGS.md").read_text() == kept, "no file is written to that was not named"
+    itself = looper("report", "mine", older.name, cwd=tmp_path).stdout
+    assert f"mine micro: {older / 'report.html'}" in itself and "the newest of" not in itself
 
 
 def test_a_verification_is_of_the_runs_that_a_report_means_by_the_same_name_and_without_one_of_all(

@@ -116,6 +116,12 @@ def test_a_model_of_ollama_whose_template_has_no_place_for_a_system_is_no_model_
     assert found.level == "note" and "leaves out what a system says ({{ .Prompt }})" in found.found
 
 
+@pytest.mark.parametrize("named", [{"renderer": "qwen3.5"}, {"modelfile": "FROM x\nRENDERER qwen3.5\n"}])
+def test_a_model_of_ollama_whose_prompts_a_renderer_writes_needs_no_template(named: dict[str, str]) -> None:
+    *_, found = of(ollama({"name": "m"}, shown={"template": "{{ .Prompt }}", "model_info": LLAMA, **named}))
+    assert found.level == "ok", found.found
+
+
 ROUTES = {"/openapi.json": {"paths": {"/v1/load_lora_adapter": {}, "/v1/models": {}}}}
 HELD = {"/lora-adapters": [{"id": 0, "path": "/a/3f2a91c04d5e6b78.gguf", "scale": 0.0}]}
 

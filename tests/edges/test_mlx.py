@@ -1,5 +1,6 @@
 """The embedded model through MLX: real weights, real batches, real caches."""
 
+import json
 import os
 import shutil
 import signal
@@ -355,3 +356,22 @@ def test_a_killed_harness_takes_its_model_process_along() -> None:
     while Path(f"/proc/{child}").exists() and time.monotonic() < until:
         time.sleep(0.05)
     assert not Path(f"/proc/{child}").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "tokens"),
+    [
+        ({"max_position_embeddings": 2048}, 2048),
+        ({"max_position_embeddings": 2048, "rope_scaling": None}, 2048),
+        ({"max_position_embeddings": 32768, "rope_scaling": {"factor": 4.0, "original_max_position_embeddings": 32768}}, 131072),
+        ({"max_position_embeddings": 131072, "rope_scaling": {"factor": 32.0, "original_max_position_embeddings": 8192}}, 131072),
+        ({"max_position_embeddings": 4096, "rope_scaling": {"type": "linear", "factor": 4.0}}, None),
+        ({"max_position_embeddings": 4096, "rope_scaling": "odd"}, 4096),
+        ([], None),
+    ],
+)  # fmt: skip
+def test_a_window_that_was_stretched_is_not_taken_for_a_shorter_one(
+    tmp_path: Path, config: object, tokens: int | None
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert mlx.trained_tokens_in(tmp_path) == tokens

@@ -294,7 +294,7 @@ def test_a_window_that_is_known_or_refused_is_said_with_what_to_do(wide: Limits)
     with pytest.raises(ModelUnfit) as known:
         check_context(Windowing(1999), "base", "s", wide)
     assert str(known.value) == (
-        "server has a window of 1999 tokens where it is served, and the plan wants 2000. Lower context_tokens in the plan's limits to 1999, or "
+        "server has a window of 1999 tokens, and the plan wants 2000. Lower context_tokens in the plan's limits to 1999, or "
         "serve the model with a longer window if it was trained for one."
     )
     with pytest.raises(ModelUnfit) as refused:

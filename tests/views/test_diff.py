@@ -12,7 +12,7 @@ from tests.fakes.written_run import fails, write_run
 from looper.journal import Stream, read_stream
 from looper.records.plan import Contrast, RunManifest, Sampling
 from looper.records.trajectory import Step
-from looper.views.diff import differences_of
+from looper.views.diff import _lists_text, differences_of
 from looper.views.index import steps_of
 from looper.views.runs import read_run
 
@@ -208,3 +208,8 @@ def test_lineage_names_the_treatment_behind_a_figure(finished: Project) -> None:
     )
     refused = finished.looper("lineage", "why", str(finished.run), "--arm", "x")
     assert refused.returncode == 2 and "It has: base, lora" in refused.stderr
+
+
+def test_what_a_list_has_more_often_is_a_difference() -> None:
+    assert _lists_text("x", ["a", "a", "b"], ["b", "a"]) == 'x, without 2 in both: ["a"] | []'
+    assert _lists_text("x", ["a", "b"], ["b", "a"]) == "x: the same, in another order"

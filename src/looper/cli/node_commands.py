@@ -47,7 +47,7 @@ def node_prepare(
 ) -> None:
     """Make this machine ready for the cells of a plan: mirrors, environments, sandbox, models, and gold and noop on a task.
 
-    Safe to repeat. Give it the options of the run: machines that print the same last line run the same cells. A run sends a node what
+    Safe to repeat. Give it the options of the run: machines that print the same `ready for` lines run the same cells. A run sends a node what
     it lacks but for environments, which are built here.
 
     Example: looper node prepare exp00 --profile swe

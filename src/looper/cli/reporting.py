@@ -46,9 +46,9 @@ def _newest_of(
 ) -> Iterator[str]:
     """That a run stands for an experiment that is wanted, where that has others."""
     name = name_of(run)
-    others = sum(name_of(other) == name for other in every) - 1
-    if others and name.split()[0] in wanted:
-        yield f"{run.folder.name}: the newest of {others + 1} runs of {name}; {all_of_them}"
+    alike = [other.folder.name for other in every if name_of(other) == name]
+    if len(alike) > 1 and alike[-1] == run.folder.name and name.split()[0] in wanted:
+        yield f"{run.folder.name}: the newest of {len(alike)} runs of {name}; {all_of_them}"
 
 
 def _in_its_folder(run: RunView) -> str:

@@ -38,8 +38,8 @@ class Settings:
     """Of whoever serves models, by backend, from OPENAI_API_KEY, VLLM_API_KEY and ANTHROPIC_API_KEY; empty where they are not set. In no record and
     no message."""
     server_wait_s: float | None = None
-    """How long a model server is waited for that cannot be reached, whether it has answered before or not. LOOPER_SERVER_WAIT_S; where that is
-    not set, ten minutes for one that has answered, and not at all for one that never has."""
+    """How long a model server is waited for that cannot be reached. LOOPER_SERVER_WAIT_S; one that has answered before is waited for ten minutes
+    at least, and one that never has, where this is not set, not at all."""
     agents: Path | None = None
     """Versions of the agent's own source, by the hash of their trees, for arms that name one."""
     fetched: Mapping[tuple[ContentKind, str], Path] = field(default_factory=dict)

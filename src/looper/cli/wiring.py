@@ -343,9 +343,9 @@ class Models:
 
 
 def patience(settings: Settings) -> RetryPolicy:
-    """With the servers of a run's models."""
-    wait_s = settings.server_wait_s
-    return RetryPolicy() if wait_s is None else RetryPolicy(deadline_s=wait_s, unreached_s=wait_s)
+    """With the servers of a run's models. What is waited for one that starts shortens nothing: neither an outage nor a rate limit."""
+    usual, wait_s = RetryPolicy(), settings.server_wait_s or 0.0
+    return replace(usual, deadline_s=max(usual.deadline_s, wait_s), unreached_s=wait_s)
 
 
 def answering(

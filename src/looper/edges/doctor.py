@@ -252,7 +252,7 @@ def _model(model: Usable, wanted: int | None) -> Check:
     window = "its window is not told"
     if tokens:
         window = f"a window of {'' if model.is_served_so else 'up to '}{tokens} tokens"
-    used = min(tokens or WINDOW, wanted or WINDOW)
+    used = min(tokens or wanted or WINDOW, wanted or WINDOW)
     sizes = "" if model.needed is None else f"about {model.needed / 2**30:.1f} GiB with {used} tokens"
     said = "; ".join(filter(None, (window, model.adapters)))
     if model.wrong:

@@ -49,7 +49,7 @@ def check_context(model: ChatModel, arm: str, subject: str, limits: Limits) -> P
     window = model.window_tokens() if isinstance(model, Windowed) else None
     if window is not None and window < limits.context_tokens:
         raise ModelUnfit(
-            f"{identity.name} has a window of {window} tokens where it is served, and the plan wants {limits.context_tokens}. "
+            f"{identity.name} has a window of {window} tokens, and the plan wants {limits.context_tokens}. "
             f"Lower context_tokens in the plan's limits to {window}, or serve the model with a longer window if it was trained for one."
         )
     short, longer = (_ask(model, lines, limits) for lines in SHORT_LINES)

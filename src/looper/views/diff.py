@@ -57,12 +57,20 @@ def differences_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterato
 
 def _lists_text(where: str, left: list[Any], right: list[Any]) -> str:
     """Of two long lists what one of them alone has."""
-    ours, theirs = [one for one in left if one not in right], [one for one in right if one not in left]
+    ours, theirs = _beyond(left, right), _beyond(right, left)
     both = len(left) - len(ours)
     if not ours and not theirs:
         return f"{where}: the same, in another order"
     without = f", without {both} in both" if both else ""
     return f"{where}{without}: {_value(ours)} | {_value(theirs)}"
+
+
+def _beyond(left: list[Any], right: list[Any]) -> list[Any]:
+    """What one list has and the other does not, each as often as it has it more."""
+    rest, found = list(right), []
+    for one in left:
+        rest.remove(one) if one in rest else found.append(one)
+    return found
 
 
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:

@@ -137,9 +137,13 @@ class RayCluster:
         return slot
 
     def node_of(self, slot: "Slot") -> str:
-        """The id of the node on which a worker was to start that did not."""
-        told = self.ray._private.state.state.actor_table(slot.actor._actor_id.hex())
-        return str(told["Address"]["NodeID"])
+        """The id of the node on which a worker was to start that did not; empty where Ray does not say it."""
+        with contextlib.suppress(
+            AttributeError, KeyError, TypeError
+        ):  # Its own state, which no version promises.
+            told = self.ray._private.state.state.actor_table(slot.actor._actor_id.hex())
+            return str(told["Address"]["NodeID"])
+        return ""
 
     def drop(self, slot: "Slot", *, force: bool = False) -> None:
         """End a worker process, in order as far as it can within a moment; by force at once, whatever it does."""
@@ -413,8 +417,8 @@ class RayEngine:
         try:
             node = str(self._cluster.ray.get(slot.where))
         except self._cluster.ray.exceptions.RayError as error:
-            if getattr(error, "actor_init_failed", False):
-                return self._cluster.node_of(slot), f"Looper does not start there: {_of_ray(error)}"
+            if getattr(error, "actor_init_failed", False) and (lacking := self._cluster.node_of(slot)):
+                return lacking, f"Looper does not start there: {_of_ray(error)}"
             return None  # The attempt that begins there will say so.
         with self._lock:
             while node in self._proving:

@@ -372,11 +372,18 @@ def _threads(folder: Path) -> dict[str, str]:
 
 
 def trained_tokens_in(folder: Path) -> int | None:
-    """The window that the model of a folder was trained for, by its configuration; None where that is not to be read."""
+    """The window that the model of a folder was made for, by its configuration; None where that is not to be read."""
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
-        return counted(config.get("max_position_embeddings"))
-    except (OSError, ValueError, AttributeError):
+        positions, scaling = counted(config.get("max_position_embeddings")), config.get("rope_scaling") or {}
+        if positions is None or "factor" not in scaling:
+            return positions
+        # Where positions are stretched, some configurations tell the window before that, and some the one after it.
+        original = counted(scaling.get("original_max_position_embeddings"))
+        if original is None:
+            return None
+        return positions if positions > original else int(scaling["factor"] * original)
+    except (OSError, ValueError, AttributeError, TypeError):
         return None
 
 

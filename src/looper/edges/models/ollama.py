@@ -155,7 +155,10 @@ def quantisation(listed: object, info: Mapping[str, Any]) -> str:
 
 
 def leaving_out_systems(shown: Mapping[str, Any]) -> str:
-    """The chat template of a model, where that has no place for what a system says; else empty."""
+    """The chat template of a model, where that has no place for what a system says; else empty. Where a model names a renderer, Ollama writes
+    prompts by that and reads no template (`server/prompt.go`)."""
+    if shown.get("renderer") or re.search(r"(?m)^RENDERER\s", str(shown.get("modelfile") or "")):
+        return ""
     template = str(shown.get("template") or "")
     return "" if re.search(r"\.(Messages|System)\b", template) else one_line(template, 40)
 
