@@ -468,7 +468,7 @@ def test_an_adapter_that_a_plan_brings_along_was_not_learned_here() -> None:
     both = plan.model_copy(update={"arms": (*plan.arms, adapted), "contrasts": ()})
     few, many = ([f"r{repo}-{number}" for repo in range(of) for number in range(6)] for of in (2, 24))
     assert scope_of(both, few).value == (
-        "these repositories as they were learned here, with an adapter that was trained once before, and no others"
+        "these repositories with what the arms had learned, among it an adapter that was trained before, and no others"
     )
     assert scope_of(both, few).is_of_these and scope_of(both, many) is Scope.BOTH
     alone = both.model_copy(update={"arms": (plan.arms[0], adapted)})

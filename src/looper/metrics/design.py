@@ -40,7 +40,7 @@ class Scope(StrEnum):
 
     REPOSITORIES = "repositories like these"
     THESE = "these repositories as they were learned here, and no others"
-    BROUGHT = "these repositories as they were learned here, with an adapter that was trained once before, and no others"
+    BROUGHT = "these repositories with what the arms had learned, among it an adapter that was trained before, and no others"
     ONE = "these tasks with what was learned once for all repositories, and no other learning of it"
     TASKS = "tasks like these of these repositories"
     BOTH = "repositories like these, and of what was learned once for all of them that learning alone"
