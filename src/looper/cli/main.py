@@ -172,12 +172,9 @@ def run(
 
     Example: looper run exp00 --workers 2
     """
-    from dataclasses import replace
-
     from looper.cli import running
     from looper.cli.options import plain_console
     from looper.cli.plans import RunOptions, parse_override
-    from looper.records.learning import SPLITS
     from looper.views.live import described
     from looper.views.splits import split_lines
     from looper.views.tables import run_table
@@ -202,8 +199,8 @@ def run(
         run=going_on,
     )
     console, found, cells = plain_console(), {}, list[str]()
-    for each in SPLITS if split == "all" else [split]:
-        one, chosen = replace(options, split=each), chosen_settings(data, mirrors)
+    for one in options.of_each_split():
+        each, chosen = one.split, chosen_settings(data, mirrors)
         if dry_run:
             cells += running.dry_run(one, chosen)
             continue

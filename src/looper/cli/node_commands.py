@@ -54,29 +54,21 @@ def node_prepare(
     """
     from looper.cli.fetching import make_ready
     from looper.cli.plans import RunOptions, parse_override
-    from looper.records.learning import SPLITS
 
-    settings = chosen_settings(data, mirrors)
-    made_ready = (
-        line
-        for each in (SPLITS if split == "all" else [split])
-        for line in make_ready(
-            RunOptions(
-                experiment,
-                profile,
-                model,
-                arms=tuple(arm or ()),
-                limit=limit,
-                sandbox=sandbox,
-                master_seed=master_seed,
-                overrides=tuple(parse_override(text) for text in override or ()),
-                split=each,
-                adapter=adapter,
-                data=data,
-                mirrors=mirrors,
-            ),
-            settings,
-            say,
-        )
+    options = RunOptions(
+        experiment,
+        profile,
+        model,
+        arms=tuple(arm or ()),
+        limit=limit,
+        sandbox=sandbox,
+        master_seed=master_seed,
+        overrides=tuple(parse_override(text) for text in override or ()),
+        split=split,
+        adapter=adapter,
+        data=data,
+        mirrors=mirrors,
     )
+    settings = chosen_settings(data, mirrors)
+    made_ready = (line for one in options.of_each_split() for line in make_ready(one, settings, say))
     shown(made_ready, as_json=as_json, at_once=True)

@@ -19,6 +19,7 @@ from looper.errors import BadInput, FileRefused, JournalError, possible, quoted
 from looper.experiment.new_plan import new_plan
 from looper.experiment.plans import Written, adapter_needed, is_plan, written_plan
 from looper.journal import read_stream
+from looper.records.learning import SPLITS
 from looper.records.plan import Gate, Override
 from looper.records.session import Session
 from looper.untrusted import current_folder, named_text
@@ -51,6 +52,11 @@ class RunOptions:
     mirrors: Path | None = None
     run: str | None = None
     """The run to go on with, as a person names it."""
+
+    def of_each_split(self) -> "Iterator[RunOptions]":
+        """The same for each way to divide the tasks, where all are asked for; else these."""
+        for each in SPLITS if self.split == "all" else [self.split]:
+            yield replace(self, split=each)
 
     def going_on(self, run: str) -> str:
         """The command that goes on with a run, by the name of its folder: as this one, but never from the beginning."""
