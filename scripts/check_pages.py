@@ -1,6 +1,6 @@
 """Follows a real run in a real browser to its end, number by number, and takes a picture of every page.
 
-    python scripts/check_pages.py [--profile demo] [--folder FOLDER] [--pictures FOLDER]
+    python scripts/check_pages.py [--profile demo] [--every 0.3] [--folder FOLDER] [--pictures FOLDER]
 
 Begins `looper run exp00` and `looper serve` beside it, opens the run's page in headless Chromium, and at every poll compares what the page
 says with `looper status --json`, asked before and after: where both say the same, so must the page. At every poll the columns of the
@@ -33,6 +33,9 @@ LATE_S = 8.0
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--profile", default="demo")
+    parser.add_argument(
+        "--every", type=float, default=0.3, help="Seconds from poll to poll; each takes a second of a core."
+    )
     parser.add_argument("--folder", type=Path, help="To run in; else a new one, which is removed.")
     parser.add_argument("--campaign", type=Path, help="Folder of a campaign, for pictures of its pages.")
     parser.add_argument("--pictures", type=Path)
@@ -40,13 +43,13 @@ def main() -> int:
     place = (options.folder or Path(tempfile.mkdtemp(prefix="check-pages-"))).absolute()
     place.mkdir(parents=True, exist_ok=True)
     try:
-        return check(place, options.profile, options.pictures, options.campaign)
+        return check(place, options.profile, options.every, options.pictures, options.campaign)
     finally:
         if options.folder is None:
             shutil.rmtree(place, ignore_errors=True)
 
 
-def check(place: Path, profile: str, pictures: Path | None, campaign: Path | None) -> int:
+def check(place: Path, profile: str, every_s: float, pictures: Path | None, campaign: Path | None) -> int:
     running = subprocess.Popen(
         [*LOOPER, "run", "exp00", "--profile", profile],
         cwd=place,
@@ -70,7 +73,7 @@ def check(place: Path, profile: str, pictures: Path | None, campaign: Path | Non
         page.wait_for_selector("#runs .card a", timeout=600_000)
         page.locator("#runs .card a").first.click()
         begun, before = time.monotonic(), processor_s(server)
-        polls, equal, late = follow(page, place, running)
+        polls, equal, late = follow(page, place, running, every_s)
         wrong += late
         print(
             f"{polls} polls, {equal} of them with the same words before and after, and the page said the same"
@@ -87,7 +90,9 @@ def check(place: Path, profile: str, pictures: Path | None, campaign: Path | Non
     return 1 if wrong or running.returncode else 0
 
 
-def follow(page: Page, place: Path, running: "subprocess.Popen[bytes]") -> tuple[int, int, list[str]]:
+def follow(
+    page: Page, place: Path, running: "subprocess.Popen[bytes]", every_s: float
+) -> tuple[int, int, list[str]]:
     polls, equal, wrong, last = 0, 0, [], -1
     intervals, ended_at = list[tuple[float, float]](), time.monotonic()
     while True:
@@ -115,7 +120,8 @@ def follow(page: Page, place: Path, running: "subprocess.Popen[bytes]") -> tuple
             return polls, equal, wrong
         if not ended:
             ended_at = time.monotonic()
-        time.sleep(0.3)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running.wait(every_s)
 
 
 def disagreeing(page: Page) -> list[str]:

@@ -5,6 +5,7 @@ import math
 import os
 import random
 import re
+import shutil
 import signal
 import threading
 from dataclasses import replace
@@ -521,6 +522,17 @@ def test_the_estimate_grows_with_what_costs_memory() -> None:
     assert needed() < needed(rank=64) < needed(kind=AdapterKind.FULL, rank=64, batch_size=8)
     assert needed(batch_size=8) > 1.5 * needed(batch_size=4) and needed(max_tokens=1024) > 2 * needed()
     assert needed(grad_checkpoint=True) < needed() and needed(layers=1) < needed()
+
+
+def test_the_estimate_of_a_model_that_sees_as_well_is_that_of_its_language_model(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(nano_folder(), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({"model_type": "gemma3", "text_config": config}))
+    assert memory_bytes(folder, SETTINGS) == memory_bytes(nano_folder(), SETTINGS)
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_size": None}))
+    with pytest.raises(BadInput, match="cannot be read: TypeError"):
+        memory_bytes(folder, SETTINGS)
 
 
 def test_the_estimate_is_not_below_what_was_taken(lora: AdapterRecord) -> None:

@@ -1,6 +1,8 @@
 """What a real run leaves for those who watch it: who was at it, how its trainings went, how far each phase is."""
 
+import html
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.experiment.test_run import Project
+from tests.serve.conftest import serving
 
 from looper.journal import RunLock, Stream, read_stream
 from looper.records.plan import ArmRole
@@ -101,6 +104,36 @@ def test_each_phase_has_its_own_progress_and_time(finished: Project, tmp_path: P
     assert about == pytest.approx(60 / 6 * (evaluated - 6), abs=3), "trainings are not counted as cells"
     assert low < about < high
     assert described(whole)["left_s"] is None
+
+
+def test_the_page_names_every_phase_with_its_own_progress_and_what_is_not_measured(
+    finished: Project, tmp_path: Path
+) -> None:
+    """In the middle of what is learned: the phase before has no time left, this one has its own, the next one none yet."""
+    whole = read_run(finished.run)
+    arms = {arm.name for arm in whole.manifest.plan.arms}
+    gathered = sum(verdict.cell.partition("/")[0] not in arms for verdict in whole.verdicts)
+    made, evaluated = len(whole.consolidations), len(whole.verdicts) - gathered
+    folder = moment(finished.run, tmp_path / "runs" / "half", gathered, made - 1)
+    lock = RunLock(folder)
+    try:
+        with serving(folder.parent, tmp_path / "audit") as served, served.browser() as client:
+            page = client.get(f"/runs/{folder.name}").text
+    finally:
+        lock.close()
+    rows = {
+        name: [html.unescape(re.sub("<[^>]+>", "", cell)).strip() for cell in re.findall("<td.*?</td>", row)]
+        for name, row in re.findall(r'<tr data-phase="(\w+)">(.*?)</tr>', page, re.DOTALL)
+    }
+    assert {name: cells[1] for name, cells in rows.items()} == {
+        "experience": f"{gathered} of {gathered} cells",
+        "learning": f"{made - 1} of {made} adapters and memories",
+        "evaluation": f"0 of {evaluated} cells",
+    }
+    left = {name: cells[2] for name, cells in rows.items()}
+    assert (
+        left["experience"] == "" and "left" in left["learning"] and left["evaluation"] == "not measured yet"
+    )
 
 
 def test_after_a_kill_nothing_is_at_work_until_somebody_goes_on_and_then_no_more_than_are_worked_on(

@@ -253,13 +253,13 @@ def _model(model: Usable, wanted: int | None) -> Check:
     if tokens:
         window = f"a window of {'' if model.is_served_so else 'up to '}{tokens} tokens"
     used = min(tokens or wanted or WINDOW, wanted or WINDOW)
-    sizes = "" if model.needed is None else f"about {model.needed / 2**30:.1f} GiB with {used} tokens"
+    sizes = "" if model.needed is None else f"about {_size(model.needed)} with {used} tokens"
     said = "; ".join(filter(None, (window, model.adapters)))
     if model.wrong:
         wrong, fix = model.wrong
         return Check("note", what, f"{wrong}; {said}", fix)
     if model.needed is not None and model.needed > free:
-        short = f"needs {sizes}, and {free / 2**30:.1f} GiB of memory are free, a graphics card's not counted; {said}"
+        short = f"needs {sizes}, and {_size(free)} of memory are free, a graphics card's not counted; {said}"
         return Check("note", what, short, "a smaller model, or one of fewer bits")
     loaded = "loaded" if model.is_loaded else sizes
     found = "; ".join(filter(None, (loaded, said)))
@@ -267,6 +267,10 @@ def _model(model: Usable, wanted: int | None) -> Check:
         fix = f"{model.longer}, or lower context_tokens in the plan's limits"
         return Check("note", what, f"{found}; {wanted} tokens are wanted", fix)
     return Check("ok", what, found)
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 // 10 else f"{count / 2**20:.0f} MiB"
 
 
 def _interpreters(place: Path) -> Iterator[Check]:

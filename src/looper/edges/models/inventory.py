@@ -51,7 +51,9 @@ USUAL: Mapping[str, str] = {
 }
 """Where each of them listens unless it is told otherwise."""
 ANSWER_S = 1.8
-"""For the questions that tell whether there is a model server at all. All addresses are asked at once."""
+"""For the questions that tell whether a model server is at a usual address. All addresses are asked at once."""
+NAMED_S = 5.0
+"""The same of an address that a person named, which may be far away."""
 DETAILS_S = 5.0
 """For all that one server shows of its models."""
 KEYS = "looper doctor sends no key; runs send VLLM_API_KEY to vllm:NAME@URL and OPENAI_API_KEY to openai:NAME@URL"
@@ -102,13 +104,17 @@ def model_servers(named: Sequence[str], window: int) -> list[Answering]:
 
     def at(url: str) -> Answering | None:
         try:
-            return _answering(url, window)
+            return _answering(url, window, NAMED_S if url in asked else ANSWER_S)
         except ModelError as error:
             fault = str(error).strip().rstrip(".")
             # Whoever listens at a usual address may be anything; what wants a key, or more time, may well be a model server.
             match error:
-                case ModelDenied():
+                case ModelDenied() if url in asked:
                     return Answering(url, fault=fault, fix=KEYS)
+                case ModelDenied():
+                    return Answering(
+                        url, fault=f"what listens at {url} wants a key; it may be {USUAL[url]}", fix=KEYS
+                    )
                 case ModelOverloaded():
                     return Answering(url, fault=fault, fix="look again once it is up")
                 case _ if url in asked:
@@ -122,13 +128,13 @@ def model_servers(named: Sequence[str], window: int) -> list[Answering]:
         return [found for found in pool.map(at, urls) if found]
 
 
-def _answering(url: str, window: int) -> Answering:
+def _answering(url: str, window: int, within_s: float) -> Answering:
     """Raises ModelError where no model server answers."""
     server = Server(f"The server at {one_line(url)}", url, {}, "", Timeouts())
-    end = time.monotonic() + ANSWER_S
+    end = time.monotonic() + within_s
     with server.typed_faults():
         try:
-            version, _ = server.get("/api/version", total_s=ANSWER_S)
+            version, _ = server.get("/api/version", total_s=within_s)
             is_ollama = "version" in version
         except ModelDenied:
             raise

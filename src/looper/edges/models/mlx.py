@@ -375,6 +375,7 @@ def trained_tokens_in(folder: Path) -> int | None:
     """The window that the model of a folder was made for, by its configuration; None where that is not to be read."""
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
+        config = config.get("text_config") or config  # Of a model that sees as well.
         positions, scaling = counted(config.get("max_position_embeddings")), config.get("rope_scaling") or {}
         if positions is None or "factor" not in scaling:
             return positions

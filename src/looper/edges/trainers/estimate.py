@@ -5,8 +5,10 @@ import math
 import os
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from looper.edges.trainers.child import said_by_kernel
 from looper.errors import BadInput
@@ -43,14 +45,23 @@ def memory_bytes(folder: Path, settings: TrainingSettings) -> int:
     them and one vector per layer. Weights on Linux in fp32 too (`mlx_load`). An upper estimate: batches are as long as their longest example, not as the limit. Raises
     BadInput for a folder that holds no model.
     """
+    with _model_in(folder) as config:
+        return _memory_bytes(folder, config, settings)
+
+
+@contextmanager
+def _model_in(folder: Path) -> Iterator[dict[str, Any]]:
+    """Its configuration; models that see as well keep that of their language model by itself. Within: whatever is not there or not of its kind
+    is BadInput."""
     try:
-        return _memory_bytes(folder, settings)
-    except (OSError, ValueError, KeyError, struct.error) as error:
-        raise BadInput(f"The model in {folder} cannot be read: {type(error).__name__} {error}.") from error
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        yield {**config, **(config.get("text_config") or {})}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, struct.error) as error:
+        said = f"no {error} in it" if isinstance(error, KeyError) else f"{type(error).__name__} {error}"
+        raise BadInput(f"The model in {folder} cannot be read: {said}.") from error
 
 
-def _memory_bytes(folder: Path, settings: TrainingSettings) -> int:
-    config = json.loads((folder / "config.json").read_text())
+def _memory_bytes(folder: Path, config: Mapping[str, Any], settings: TrainingSettings) -> int:
     shapes = tensor_shapes(folder)
     weights = _weights_bytes(folder, shapes)
     layers, width = int(config["num_hidden_layers"]), int(config["hidden_size"])
@@ -68,17 +79,18 @@ def _memory_bytes(folder: Path, settings: TrainingSettings) -> int:
     return weights + FLOAT_BYTES * (COPIES * trained + activations)
 
 
-def serving_bytes(folder: Path, tokens: int) -> int:
-    """Weights, and a window of so many tokens: a key and a value for each token, layer and head. Raises BadInput for a folder that holds no model."""
-    try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
+def serving_bytes(folder: Path, tokens: int) -> int | None:
+    """Weights, and a window of so many tokens: a key and a value for each token, layer and head; None of a model that has no heads of
+    attention. Raises BadInput for a folder that holds no model."""
+    with _model_in(folder) as config:
+        weights = _weights_bytes(folder, tensor_shapes(folder))
+        if "num_attention_heads" not in config:
+            return None
         heads = int(config["num_attention_heads"])
         width = config.get("head_dim") or int(config["hidden_size"]) // heads
         held = int(config["num_hidden_layers"]) * int(config.get("num_key_value_heads") or heads) * int(width)
         size = FLOAT_BYTES if sys.platform == "linux" else FLOAT_BYTES // 2
-        return _weights_bytes(folder, tensor_shapes(folder)) + 2 * size * tokens * held
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, struct.error) as error:
-        raise BadInput(f"The model in {folder} cannot be read: {type(error).__name__} {error}.") from error
+        return weights + 2 * size * tokens * held
 
 
 def _weights_bytes(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> int:
