@@ -155,7 +155,7 @@ def test_an_adapter_that_vllm_has_loaded_is_no_model_of_its_own() -> None:
 
 def test_a_folder_that_a_server_of_this_machine_names_says_what_it_takes() -> None:
     _, found = of({"/v1/models": listed(id=str(nano_folder()))})
-    assert "GiB with 4096 tokens; a window of up to 4096 tokens" in found.found
+    assert "MiB with 4096 tokens; a window of up to 4096 tokens" in found.found
 
 
 def test_a_window_that_is_shorter_than_wanted_is_said_with_how_it_becomes_longer() -> None:
