@@ -1,6 +1,7 @@
 """What the documents tell people to do, and the words that they and the program say it in."""
 
 import ast
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,24 @@ NOT_OUR_WORDS = {"glossary.md", "experiments.md", "readinglist.md"}
 """Pages that quote: the phrases themselves, registered plans, titles of papers."""
 TO_MODELS = ("bench/micro/", "nano/", "evolution/reflect.py", "evolution/review.py", "evolution/chat.py")
 """Texts of tasks and prompts, which are data: another word there is another experiment."""
+MANY = re.compile(
+    r" (?:runs|findings|things|cells|tasks|steps|pages|adapters|files|verdicts|rollouts|repositories|arms|models|nodes|seeds|items|texts|"
+    r"workers|candidates|generations|folders|names|lines|patches|tests|rows|values|examples|attempts|sessions|records|contrasts|successes|"
+    r"trainings|units|pairs|issues|copies|changes|keys|plans|servers|actions|questions|packages|predictions|validations|commands)\b"
+)
+"""What is counted in messages."""
+NEVER_ONE = {
+    "len(alike)", "len(begun)", "len(contrast.arms)", "len(folders)", "len(found)", "len(self.arms)", "len(waiting)",
+    "self.failures", "self.faults", "lines", "seeds", "width", "attempts.seen", "options.generations", "options.tasks",
+}  # fmt: skip
+"""Counts that are larger than one where they stand in a message."""
+NO_COUNTS = {
+    "adapter", "batch.cells or 'As many'", "batch.memory_mb", "card.id", "contrast.name", "label", "path", "source", "spec.backend",
+    "variable", "'more' if up else 'fewer'",
+}  # fmt: skip
+"""Names and words."""
+RECORDED = {"cells", "len(deliveries)", "len(self.examples)", "self.seen", "workers"}
+"""In scripts, in what records hold and in what was found of them, where other words are other records."""
 DECIDED = re.compile(r"^- (?:primary|secondary): .*, (?:shown|refuted)\b", re.MULTILINE)
 
 
@@ -160,3 +179,25 @@ def test_the_glossary_is_short_and_each_of_its_terms_is_in_use() -> None:
     said = "\n".join(text for _, text in texts()).lower()
     assert [term for term in terms if not re.search(rf"\b{term}s?\b", said)] == []
     assert "docs/glossary.md" in (DOCS.parent / "README.md").read_text("utf-8")
+
+
+def test_a_count_and_what_it_counts_agree_in_number_wherever_one_can_be() -> None:
+    """`counted` says "1 cell" and "2 cells": a bare number before a plural says "1 cells" one day."""
+    found = []
+    for path in sorted(SOURCES.rglob("*.py")):
+        if str(path.relative_to(SOURCES)).startswith((*TO_MODELS, "agent/", "bench/runners/")):
+            continue
+        for text in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(text, ast.JoinedStr):
+                continue
+            for before, after in itertools.pairwise(text.values):
+                if (
+                    isinstance(before, ast.FormattedValue)
+                    and before.format_spec is None
+                    and isinstance(after, ast.Constant)
+                    and MANY.match(str(after.value))
+                    and not (name := ast.unparse(before.value)).isupper()
+                    and name not in NEVER_ONE | NO_COUNTS | RECORDED
+                ):
+                    found.append(f"{path.name}:{before.lineno} {{{name}}}{after.value[:30]}")
+    assert found == []

@@ -223,7 +223,7 @@ def test_the_table_has_a_row_for_each_arm_that_has_begun_and_names_the_others(tm
     lines = [line.strip() for line in captured.get().splitlines()]
     assert [line.split()[1] for line in lines if line.startswith("│")] == ["base", "other"]
     assert (
-        "17 of 20 cells are still to do; nothing has an end of later_0, later_1, later_2, later_3, later_4, later_5 and 2 more"
+        "still to do: 17 of 20 cells; nothing has an end of later_0, later_1, later_2, later_3, later_4, later_5 and 2 more"
     ) in lines
     assert not any("no task has a verdict in both arms" in line for line in lines)
     none = read_run(write_run(tmp_path / "none", arms=arms, judged=lambda cell: False))

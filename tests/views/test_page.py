@@ -142,7 +142,7 @@ def test_what_a_model_or_a_person_wrote_is_text(run: RunView) -> None:
 def test_an_unfinished_run_says_so_and_concludes_nothing(run: RunView) -> None:
     cut = replace(run, verdicts=run.verdicts[:-4])
     shown = page(cut)
-    assert "The run is unfinished" in shown and "cells are still to do" in shown
+    assert "The run is unfinished" in shown and "still to do: " in shown
 
 
 @pytest.fixture

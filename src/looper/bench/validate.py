@@ -17,6 +17,7 @@ from looper.bench.verify import VERSION, TestReport
 from looper.errors import EnvironmentBroken, RunKilled, VerifierBroken
 from looper.records.eligibility import Validation
 from looper.records.task import Task
+from looper.records.text import counted
 from looper.records.verdict import Outcome
 
 Judge = Callable[[Task, str], TestReport]
@@ -59,7 +60,7 @@ def validate(
     ]
     if not cause and (hastened or 0 < len(unfinished) < len(nothings)):
         raise VerifierBroken(
-            f"Without a patch the tests of {task.instance_id} do not come to their end in {len(unfinished)} of {len(nothings)} runs "
+            f"Without a patch the tests of {task.instance_id} do not come to their end in {len(unfinished)} of {counted(len(nothings), 'run')} "
             f"({unfinished[0].cause}), so it is not known whether they pass without one. Free the machine of other work and validate it "
             "again."
         )
@@ -111,7 +112,7 @@ def _cause(task: Task, golds: Sequence[TestReport], nothing: TestReport) -> str:
     failing = Counter(name for found in golds for name, test in found.fail_to_pass.items() if not test.passes)
     if failing or not task.fail_to_pass:
         name = min(failing, default="none is named")
-        times = f"in {failing[name]} of {len(golds)} runs" if failing else ""
+        times = f"in {failing[name]} of {counted(len(golds), 'run')}" if failing else ""
         seen = (
             next(
                 (found.fail_to_pass[name].value for found in golds if not found.fail_to_pass[name].passes), ""
@@ -124,7 +125,7 @@ def _cause(task: Task, golds: Sequence[TestReport], nothing: TestReport) -> str:
             "  ", " "
         )
     if broken := [found.cause for found in golds if not found.complete]:
-        return f"with gold the test run does not come to its end in {len(broken)} of {len(golds)} runs: {broken[0]}"
+        return f"with gold the test run does not come to its end in {len(broken)} of {counted(len(golds), 'run')}: {broken[0]}"
     if nothing.fail_to_pass and all(test.passes for test in nothing.fail_to_pass.values()):
         return "every FAIL_TO_PASS id passes without a patch"
     return ""
@@ -145,7 +146,7 @@ def _excluded(golds: Sequence[TestReport]) -> dict[str, str]:
             if not test.passes:
                 failed.setdefault(name, []).append(test.value)
     return {
-        name: f"{values[0]} with gold, {len(values)} of {len(golds)} times"
+        name: f"{values[0]} with gold, {len(values)} of {counted(len(golds), 'time')}"
         for name, values in sorted(failed.items())
     }
 
@@ -205,7 +206,7 @@ def difference(here: Validation, elsewhere: Validation) -> str:
     only = sorted(here.excluded.keys() - elsewhere.excluded.keys())
     gone = sorted(elsewhere.excluded.keys() - here.excluded.keys())
     parts = [
-        f"{len(names)} ids left out {where} only, {names[0]}"
+        f"{counted(len(names), 'id')} left out {where} only, {names[0]}"
         for names, where in ((only, "here"), (gone, "there"))
         if names
     ]

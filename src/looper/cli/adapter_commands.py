@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from looper.cli.options import AsJson, OnlyRun, chosen_settings, json_line, print_lines, shown
+from looper.records.text import counted
 
 adapter = typer.Typer(
     no_args_is_help=True, help="Adapters that were trained here, for other engines and back."
@@ -94,7 +95,7 @@ def import_adapter(
     if as_json:
         print(json_line({"adapter": card}))
         return
-    print(f"{card.id} is there, trained on {len(card.tasks)} tasks")
+    print(f"{card.id} is there, trained on {counted(len(card.tasks), 'task')}")
 
 
 @adapter.command("register")

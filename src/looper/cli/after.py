@@ -7,6 +7,7 @@ from looper.errors import BadInput, possible
 from looper.experiment.ledger import rate, revert
 from looper.records.memory import Reverted
 from looper.records.question import AnsweredQuestion, Rating
+from looper.records.text import counted
 from looper.views.memory import memory_uses, one_item, reverted_items
 from looper.views.questions import questions, to_rate
 
@@ -43,4 +44,4 @@ def memory_revert(runs: Path, run: str | None, wanted: str, reason: str) -> str:
         if view.finished < view.planned
         else "the run is finished"
     )
-    return f"{item.id} is told no more; {told} rollouts had it, {left}."
+    return f"{item.id} is told no more; {counted(told, 'rollout')} had it, {left}."

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from looper.cli.options import AsJson, Data, Mirrors, chosen_settings, json_line, print_lines, say, shown
+from looper.records.text import counted
 
 RealSuite = Annotated[str, typer.Option(help="swe-bench-cl, or swe-bench for rows in that shape.")]
 bench = typer.Typer(no_args_is_help=True, help="The benchmarks: what is there, and what real tasks need.")
@@ -170,16 +171,16 @@ def bench_validate(
     untried = every - len(done.found) - done.unserved - done.broken
     if done.broken:
         say(
-            f"{done.broken} of {every} tasks can never be validated as their rows are, for the reasons above; correct the rows, or "
+            f"{done.broken} of {counted(every, 'task')} can never be validated as their rows are, for the reasons above; correct the rows, or "
             "take them away"
         )
     again = "judges all of them again" if fresh else "goes on with them"
     if untried and done.stopped:
-        say(f"{untried} of {every} tasks were not tried; the same command {again}")
+        say(f"{untried} of {counted(every, 'task was', 'tasks were')} not tried; the same command {again}")
         raise typer.Exit(ExitCode.INTERRUPTED)
     if untried:
         say(
-            f"{untried} of {every} tasks were not tried, for the reasons above; once these are fixed the same command {again}"
+            f"{untried} of {counted(every, 'task was', 'tasks were')} not tried, for the reasons above; once these are fixed the same command {again}"
         )
         raise typer.Exit(ExitCode.INFRASTRUCTURE)
     if done.broken:

@@ -11,6 +11,7 @@ from looper.evolution.ledger import EventLog
 from looper.evolution.promotion import Promoter
 from looper.evolution.search import FILE, settings_of
 from looper.experiment.plans import scaffold_of
+from looper.records.text import counted
 from looper.views.evolution import described, tree_lines
 
 BRANCH = "refs/heads/evolve/active"
@@ -64,7 +65,7 @@ def status(ledger: EventLog, *, as_json: bool) -> Iterator[str]:
     if as_json:
         yield json_line(described(state))
         return
-    yield f"{len(state.generations)} generations, {state.decided} decided, {state.stopped or 'not ended'}"
+    yield f"{counted(len(state.generations), 'generation')}, {state.decided} decided, {state.stopped or 'not ended'}"
     for lane, count in state.tested.items():
         yield f"{lane} lane: {count} challengers tested"
     if state.calls:

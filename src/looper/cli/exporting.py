@@ -11,7 +11,7 @@ from looper.cli.training import TrainOptions, examples_of, pairs_of
 from looper.cli.wiring import read_foreign
 from looper.errors import BadInput, possible
 from looper.journal import must_be_replaceable, replace_file
-from looper.records.text import encodable
+from looper.records.text import counted, encodable
 from looper.records.training import Example, SelectionSettings
 from looper.views.decided import registered_text
 from looper.views.exports import atif_lines, csv_lines, write_parquet
@@ -104,4 +104,4 @@ def import_lines(sources: Sequence[str], predictions: Path | None) -> Iterator[s
         must_be_replaceable(predictions)
         lines = [encodable(line) for run in runs for line in foreign_predictions(run)]
         predictions.write_text("".join(f"{line}\n" for line in lines), "utf-8")
-        yield f"{predictions}: {len(lines)} predictions; judge them: looper bench verify {predictions} --suite swe-bench-cl"
+        yield f"{predictions}: {counted(len(lines), 'prediction')}; judge them: looper bench verify {predictions} --suite swe-bench-cl"

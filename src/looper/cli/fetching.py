@@ -71,11 +71,11 @@ def _fetched(repo: str, tasks: Sequence[Task], settings: Settings) -> str:
     folder, missing = mirror(repo, tasks, settings)
     if missing:
         raise BadInput(
-            f"The mirror {folder} lacks the base commit of {len(missing)} of {len(tasks)} tasks, or cannot read it; the first is "
+            f"The mirror {folder} lacks the base commit of {len(missing)} of {counted(len(tasks), 'task')}, or cannot read it; the first is "
             f"{missing[0].base_commit} of {missing[0].instance_id}. Remove the folder and fetch again."
         )
     must_be_whole(folder, [task.base_commit for task in tasks])
-    return f"{repo}: {folder} holds all that {len(tasks)} tasks begin with"
+    return f"{repo}: {folder} holds all that {counted(len(tasks), 'task begins', 'tasks begin')} with"
 
 
 def installation(
@@ -122,7 +122,7 @@ def _built(chosen: dict[str, list[Task]], settings: Settings, say: Say) -> Itera
         lacking = sum(map(len, failed.values()))
         others = f"; the other {len(every) - lacking} have theirs" if lacking < len(every) else ""
         raise EnvironmentBroken(
-            f"{lacking} of {len(every)} tasks have no environment, for the reasons above{others}. Fix that and run the same command "
+            f"{lacking} of {counted(len(every), 'task has', 'tasks have')} no environment, for the reasons above{others}. Fix that and run the same command "
             "again: what is built stays."
         )
 

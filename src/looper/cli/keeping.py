@@ -129,7 +129,7 @@ def show_lines(runs: Path, wanted: str | None, *, as_json: bool) -> Iterator[str
     yield f"plan: {run['experiment']} {run['profile']}, arms {', '.join(run['arms'])}"
     yield f"model: {', '.join(run['models'])}"
     running = f" in process {run['writer']}" if run["writer"] else ""
-    yield f"state: {run['state']}{running}, {run['finished']} of {run['planned']} cells, begun {_begun(run)} UTC"
+    yield f"state: {run['state']}{running}, {run['finished']} of {counted(run['planned'], 'cell')}, begun {_begun(run)} UTC"
     if run["goes_on_with"]:
         yield f"go on with: {run['goes_on_with']}"
     yield f"folder: {run['folder']}, {size_text(run['bytes'])}"
@@ -175,7 +175,7 @@ def lost_lines(folders: Sequence[Path]) -> Iterator[str]:
             continue
         yield (
             f"{folder.name}: {counted(len(run.trajectories), 'rollout')} and {counted(len(run.verdicts), 'verdict')}, "
-            f"{run.finished} of {run.planned} cells, {size}"
+            f"{run.finished} of {counted(run.planned, 'cell')}, {size}"
         )
     yield "Lost for good: rollouts are had again only by running again. Adapters and pages in docs/results stay."
 

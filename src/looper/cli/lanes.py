@@ -12,6 +12,7 @@ from looper.cli.settings import Settings
 from looper.errors import InfrastructureError
 from looper.evolution.benchmark import Outcomes
 from looper.records.base import content_hash
+from looper.records.text import counted
 from looper.views.runs import RunView
 
 LANES = {"development": 0, "sealed": 1, "unseen": 2, "screen": 3, "canary": 4}
@@ -58,7 +59,7 @@ def paired_verdicts(view: RunView, lane: str, count: int) -> tuple[Outcomes, Out
         candidate = dict.fromkeys(parent, False)
     if not len(candidate) == len(parent) == count:
         raise InfrastructureError(
-            f"On the {lane} lane {len(candidate)} and {len(parent)} of {count} tasks have a verdict; the others failed outside of the "
+            f"On the {lane} lane {len(candidate)} and {len(parent)} of {counted(count, 'task has', 'tasks have')} a verdict; the others failed outside of the "
             "agent. Fix that, then run the same command again."
         )
     return candidate, parent

@@ -233,7 +233,7 @@ def _task_lines(prepared: PreparedPlan, learned_from: Mapping[Source, Sequence[T
     about = scope_of(prepared.plan, [task.instance_id for task in prepared.tasks])
     yield f"what differences will be about: {about.value}"
     for source, tasks in learned_from.items():
-        yield f"experience, {source.value}: {len(tasks)} tasks to learn from"
+        yield f"experience, {source.value}: {counted(len(tasks), 'task')} to learn from"
     if prepared.left_out and learned_from:
         yield f"left out of learning: {len(prepared.left_out)}, {', '.join(list(prepared.left_out)[:LISTED])}"
 

@@ -45,6 +45,7 @@ from looper.records.eligibility import Validation
 from looper.records.learning import AGES, Source
 from looper.records.plan import ArmRole, Cell, Expect, Metric, Override, Plan, RunManifest, TaskSelection
 from looper.records.task import Task
+from looper.records.text import counted
 from looper.records.training import AdapterRecord
 from looper.views.forecast import MeasuredShare, equal_arms, resolved_by_base, runs_alike
 from looper.views.suites import unserved_lines
@@ -122,7 +123,7 @@ def _some_are_fit(
         mine = [task.instance_id for task in every if task.repo == repo]
         if mine and not any(task.repo == repo for task in fit):
             raise BadInput(
-                f"{repo} has {len(mine)} tasks, and none of them is eligible here: {mine[0]}, {unfit.get(mine[0], 'not known why')}. "
+                f"{repo} has {counted(len(mine), 'task')}, and none of them is eligible here: {mine[0]}, {unfit.get(mine[0], 'not known why')}. "
                 "Leave the repository out (tasks.repos), or see: looper bench validate."
             )
 
@@ -270,7 +271,7 @@ def _differ_more(
 
 def _measured(found: MeasuredShare) -> str:
     return (
-        f"they differed in {100 * found.share:.0f} % of {found.cells} cells ({100 * found.low:.0f} to {100 * found.high:.0f}, 95 %) in "
+        f"they differed in {100 * found.share:.0f} % of {counted(found.cells, 'cell')} ({100 * found.low:.0f} to {100 * found.high:.0f}, 95 %) in "
         f"{found.run}"
     )
 
@@ -287,8 +288,8 @@ def _without_room(plan: Plan, known: MeasuredShare | None) -> Iterator[tuple[Key
         if found.expected > room:
             yield (
                 ("contrasts", at, "expected"),
-                f"{found.name} expects {100 * found.expected:.3g} points, and base resolved {100 * known.share:.0f} % of {known.cells} "
-                f"cells ({100 * known.low:.0f} to {100 * known.high:.0f}, 95 %) in {known.run}, which leaves {100 * room:.0f} at most. "
+                f"{found.name} expects {100 * found.expected:.3g} points, and base resolved {100 * known.share:.0f} % of {counted(known.cells, 'cell')} "
+                f"({100 * known.low:.0f} to {100 * known.high:.0f}, 95 %) in {known.run}, which leaves {100 * room:.0f} at most. "
                 "Lower it",
             )
 

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bar
 
 from looper.records.plan import Cell
+from looper.records.text import counted
 from looper.records.training import TrainingEvent
 from looper.records.verdict import Outcome, Verdict
 from looper.views.show import duration
@@ -41,7 +42,7 @@ class RunProgress:
         if todo:
             # Not by the console, which would break the line somewhere in a long path.
             print(
-                f"{folder}: {name}{' ' * bool(name)}{total} cells, {total - todo} done before, {todo} to do",
+                f"{folder}: {name}{' ' * bool(name)}{counted(total, 'cell')}, {total - todo} done before, {todo} to do",
                 file=sys.stderr,
                 flush=True,
             )
@@ -68,7 +69,11 @@ class RunProgress:
     def _log(self, now: float) -> None:
         self._logged = now
         before = self._total - self._todo
-        print(f"{before + self._done}/{self._total} cells, {self._state(now)}", file=sys.stderr, flush=True)
+        print(
+            f"{before + self._done}/{counted(self._total, 'cell')}, {self._state(now)}",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def _state(self, now: float) -> str:
         words = [f"{self._counts[outcome]} {outcome}" for outcome in Outcome if self._counts[outcome]]

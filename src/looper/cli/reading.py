@@ -107,7 +107,7 @@ def status_lines(runs: Path, run: str | Path | None, *, as_json: bool) -> Iterat
         yield no_run(runs)
     for one in found["runs"]:
         writer = f" in process {one['writer']}" if one["writer"] else ""
-        yield f"{one['run']}: {one['finished']} of {one['planned']} cells, {one['standing']}{writer}{_left(one['left_s'])}"
+        yield f"{one['run']}: {one['finished']} of {counted(one['planned'], 'cell')}, {one['standing']}{writer}{_left(one['left_s'])}"
         if one["pilot"]:
             yield f"  {one['pilot']}"
         if one["goes_on_with"]:

@@ -14,6 +14,7 @@ from looper.cli.verifying import SignedSeals, Verifier, sign_seals, signed_at
 from looper.cli.wiring import code_version
 from looper.errors import BadInput, NotAsRecorded
 from looper.journal import replace_file
+from looper.records.text import counted
 from looper.untrusted import named_text
 from looper.views.blocks import with_block
 from looper.views.findings import unfinished_text
@@ -102,7 +103,7 @@ def _untold(told: Mapping[str, str], runs: Sequence[RunView]) -> Iterator[str]:
         name = name_of(run)
         if name in told and run.folder.name != told[name] and run.finished == run.planned:
             yield (
-                f"{name}: {run.folder.name} ({len(run.tasks)} tasks, ended {run.ended:%Y-%m-%d %H:%M} UTC) is another finished run of "
+                f"{name}: {run.folder.name} ({counted(len(run.tasks), 'task')}, ended {run.ended:%Y-%m-%d %H:%M} UTC) is another finished run of "
                 f"it, and nothing is written of that one; what is written is of {told[name]}"
             )
 
@@ -233,7 +234,7 @@ def verify(
         found += len(lines)
         yield from (f"{run.folder.name}: {line}" for line in lines)
         if not lines:
-            yield f"{run.folder.name}: {len(run.verdicts)} verdicts, {len(run.trajectories)} rollouts, nothing wrong"
+            yield f"{run.folder.name}: {counted(len(run.verdicts), 'verdict')}, {counted(len(run.trajectories), 'rollout')}, nothing wrong"
         unseen += [f"{run.folder.name}: {what}" for what in not_seen]
     for line in (
         *_history_amiss(blocks),
@@ -244,14 +245,14 @@ def verify(
         found += 1
         yield line
     yield from (f"not checked, {what}" for what in unseen)
-    yield f"{len(chosen) + len(unreadable)} runs, {found} findings, {len(unseen)} not checked"
+    yield f"{counted(len(chosen) + len(unreadable), 'run')}, {counted(found, 'finding')}, {len(unseen)} not checked"
     if found:
         raise NotAsRecorded(
-            f"{found} findings in {len(chosen) + len(unreadable)} runs: do not trust what they say."
+            f"{counted(found, 'finding')} in {counted(len(chosen) + len(unreadable), 'run')}: do not trust what they say."
         )
     if strict and unseen:
         raise NotAsRecorded(
-            f"{len(unseen)} things could not be checked, and --strict takes that for a failure. Bring them here, or leave --strict out."
+            f"{counted(len(unseen), 'thing')} could not be checked, and --strict takes that for a failure. Bring it here, or leave --strict out."
         )
 
 

@@ -217,7 +217,7 @@ def _about(prepared: PreparedPlan, overrides: Sequence[Override]) -> Iterator[st
         yield f"the gate {found.gate.value} is overridden, and the record says so: {found.reason}"
     fewest = min(map(len, prepared.experience.values()), default=FEW_TASKS)
     if fewest < FEW_TASKS and prepared.plan.selection.suite != "micro":
-        yield f"{fewest} tasks to learn from are few: what is learned may be those tasks and nothing else"
+        yield f"{counted(fewest, 'task')} to learn from are few: what is learned may be those tasks and nothing else"
 
 
 def _about_eligibility(prepared: PreparedPlan) -> Iterator[str]:
@@ -238,12 +238,12 @@ def _about_eligibility(prepared: PreparedPlan) -> Iterator[str]:
         rules = sorted({found.verifier for found in elsewhere} - {VERSION})
         older = f" by the rules {', '.join(rules)}, and today's are {VERSION}" if rules else ""
         yield (
-            f"{len(elsewhere)} of {len(real)} tasks were validated where Looper was made ({max(found.day for found in elsewhere)})"
+            f"{len(elsewhere)} of {counted(len(real), 'task was', 'tasks were')} validated where Looper was made ({max(found.day for found in elsewhere)})"
             f"{older}, and not here; looper bench validate shows whether it is the same here"
         )
     if len(known) < len(real):
         yield (
-            f"{len(real) - len(known)} of {len(real)} tasks were not validated; before a model is asked: looper bench validate"
+            f"{len(real) - len(known)} of {counted(len(real), 'task was', 'tasks were')} not validated; before a model is asked: looper bench validate"
         )
 
 

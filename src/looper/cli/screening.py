@@ -7,6 +7,7 @@ from looper.bench.screen import LeakScore, fix_stands_in, leak_score, near_dupli
 from looper.cli.fetching import tasks_by_repo
 from looper.cli.settings import Settings
 from looper.cli.wiring import base_trees, load_hints
+from looper.records.text import counted
 
 
 def leak_lines(settings: Settings, repos: Sequence[str], *, every: bool, hints: bool) -> Iterator[str]:
@@ -23,7 +24,7 @@ def leak_lines(settings: Settings, repos: Sequence[str], *, every: bool, hints: 
             if every or score.flagged or (in_hints is not None and in_hints.flagged):
                 yield (
                     f"{'FLAGGED' if score.flagged else '       '} {task.instance_id}: {_figures(score)} "
-                    f"{score.scored_lines} lines{f'; in hints {_figures(in_hints)} them' if in_hints else ''}"
+                    f"{counted(score.scored_lines, 'line')}{f'; in hints {_figures(in_hints)} them' if in_hints else ''}"
                 )
         copies = {
             task.instance_id: found
@@ -56,7 +57,7 @@ def later_lines(settings: Settings, repos: Sequence[str], say: Callable[[str], N
                 yield f"{task.instance_id}: its fix stands in the trees of {held} of {known} later tasks"
             say(f"{at + 1}/{len(tasks)} {repo}")
         yield (
-            f"{repo}: {holding} of {pairs} later trees hold an earlier task's fix, {without} tasks without a line to look for: "
+            f"{repo}: {holding} of {pairs} later trees hold an earlier task's fix, {counted(without, 'task')} without a line to look for: "
             "transfer must not be counted from there"
         )
 

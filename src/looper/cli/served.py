@@ -23,6 +23,7 @@ from looper.evolution.state import Generation, NotAllowed, State
 from looper.journal import read_stream
 from looper.protocols import Sources
 from looper.records.generation import Event, Origin, Phase, Role
+from looper.records.text import counted
 from looper.records.trajectory import Step
 from looper.serve.evolving import LabStatus
 from looper.views.evolution import report_lines, tree_lines
@@ -54,7 +55,8 @@ def lab_status(one: Generation, folder: Path) -> LabStatus:
     return LabStatus(
         generation=one.number,
         status=status,
-        progress=f"{done.steps if done else len(taken)} steps" + (f", process {alive}" if alive else ""),
+        progress=f"{counted(done.steps if done else len(taken), 'step')}"
+        + (f", process {alive}" if alive else ""),
         error=one.evidence if status == "failed" else "",
         tool_stats=tools,
         token_usage={

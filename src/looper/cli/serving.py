@@ -33,6 +33,7 @@ from looper.records.base import content_hash
 from looper.records.eligibility import Validation
 from looper.records.plan import RunManifest
 from looper.records.task import Task
+from looper.records.text import counted
 from looper.serve.app import application
 from looper.serve.audit_log import AuditLog
 from looper.serve.authenticator import Authenticator, loopback_origins
@@ -123,7 +124,7 @@ def bundled(
     )
     if place.suffix != ".zip":
         count = write_bundle(page_context, run.folder.name, place, say)
-        yield f"{place / 'index.html'}: {count} pages of {run.folder.name}"
+        yield f"{place / 'index.html'}: {counted(count, 'page')} of {run.folder.name}"
         return
     if place.exists():
         raise BadInput(f"{place} is there already. Name another file.")
@@ -136,7 +137,7 @@ def bundled(
             os.replace(made, place)
     except OSError as error:
         raise unwritable(place, "file", error) from error
-    yield f"{place}: {count} pages of {run.folder.name}, begin with index.html"
+    yield f"{place}: {counted(count, 'page')} of {run.folder.name}, begin with index.html"
 
 
 def _warm(projection: Projection, tasks: "TasksOfRuns") -> None:

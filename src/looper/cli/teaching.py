@@ -136,7 +136,7 @@ def teach(options: TeachOptions, settings: Settings, say: Callable[[str], None])
     selection = SelectionSettings(drop_detours=False, minimum_tasks=MINIMUM)
     examples, attempts = examples_of(TrainOptions(view.folder, (), None, selection, {}), settings)
     say(
-        f"{len(examples)} trajectories of the expert to learn from, in {counted(options.repositories, 'repository', 'repositories')}"
+        f"{counted(len(examples), 'trajectory', 'trajectories')} of the expert to learn from, in {counted(options.repositories, 'repository', 'repositories')}"
     )
     stages = tuple(_trained(options, settings, base, examples, view.folder.name, Spoken(say)))
     plan = view.manifest.plan

@@ -218,9 +218,7 @@ def _unfinished(view: RunView, arms: Sequence[str], split: Collection[str]) -> s
         if view.writer is not None
         else f"Go on with it first: {resume_command(view, of_what_is_left=True)}"
     )
-    return (
-        f"{view.folder.name} is unfinished: {left} of {len(cells)} cells to learn from have no end yet. {how}"
-    )
+    return f"{view.folder.name} is unfinished: {left} of {counted(len(cells), 'cell')} to learn from have no end yet. {how}"
 
 
 def examples_of(options: TrainOptions, settings: Settings) -> tuple[tuple[Example, ...], Selection]:
@@ -233,7 +231,7 @@ def _examples_from(found: _Gathered, options: TrainOptions) -> tuple[tuple[Examp
     least = found.least_for(options.selection)
     if len(selection.tasks) < least:
         raise BadInput(
-            f"{found.run} has {len(selection.tasks)} resolved tasks to learn from, of {selection.seen} attempts "
+            f"{found.run} has {len(selection.tasks)} resolved tasks to learn from, of {counted(selection.seen, 'attempt')} "
             f"({selection.unresolved} unresolved, {selection.without_verdict} without a verdict, {selection.without_steps} without a step, "
             f"{selection.duplicates} duplicates, {selection.over_cap} beyond --per-task, {selection.outside} at evaluated tasks). "
             f"{_what_to_do(least, evaluated=bool(options.arms) and selection.outside == selection.seen)}{found.warning}"
@@ -292,7 +290,9 @@ def _chosen(
         ways = (" ".join(f"--arm {arm}" for arm in arms if found.kinds[arm] == kind) for kind in each)
         say(f"several kinds of experience; for one alone: {', or '.join(ways)}")
     if len(selection.tasks) < FEW_TASKS:
-        say(f"{len(selection.tasks)} tasks are few: what is learned may be those tasks and nothing else")
+        say(
+            f"{counted(len(selection.tasks), 'task is', 'tasks are')} few: what is learned may be no more than that"
+        )
     say(_settings_told(training, found.usual))
     return found, training, examples
 

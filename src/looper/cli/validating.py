@@ -30,6 +30,7 @@ from looper.journal import RunLock, Stream, must_be_replaceable, replace_file
 from looper.records.eligibility import Validation
 from looper.records.plan import TaskSelection
 from looper.records.task import Task
+from looper.records.text import counted
 from looper.untrusted import named_text
 from looper.views.blocks import with_block
 from looper.views.eligibility import table_lines
@@ -134,7 +135,7 @@ def run_validations(
         judged = {name for name, *_ in kept}
         order = sorted(left.longest_first(), key=lambda task: task.instance_id not in judged)
         say(
-            f"validating {len(order)} tasks with {workers} workers, the longest first; each is told when it is done"
+            f"validating {counted(len(order), 'task')} with {counted(workers, 'worker')}, the longest first; each is told when it is done"
         )
         for number, (task, found) in enumerate(threads(workers).map(one, order), 1):
             if isinstance(found, str):
@@ -153,7 +154,7 @@ def run_validations(
                     f"{number}/{len(tasks)} {found.instance_id}: {state}{less}, {found.gold_s:.1f} s"
                     f"{left.after(found, time.monotonic() - begun)}"
                 )
-        say(f"{before} of {len(tasks)} tasks had been validated before")
+        say(f"{before} of {counted(len(tasks), 'task')} had been validated before")
     elsewhere = {found.instance_id: found for found in shipped()}
     differing = {
         name: difference(found, elsewhere[name])
@@ -227,7 +228,7 @@ def write_table(
     """Put the table over a whole suite between the marks of a Markdown file. Raises BadInput where it has none."""
     every = Counter(task.repo for task in every_task(selection, settings)[0])
     replace_file(file, _with_table(file, table_lines(every, found)).encode())
-    yield f"{file}: {len(found)} validations"
+    yield f"{file}: {counted(len(found), 'validation')}"
 
 
 def _with_table(file: Path, lines: Sequence[str]) -> str:
@@ -248,4 +249,4 @@ def must_be_writable(table: Path | None, records: Path | None) -> None:
 def save(file: Path, found: Sequence[Validation]) -> str:
     """As lines of JSON, to be shipped or compared elsewhere."""
     replace_file(file, b"".join(each.to_json() + b"\n" for each in found))
-    return f"{file}: {len(found)} validations"
+    return f"{file}: {counted(len(found), 'validation')}"

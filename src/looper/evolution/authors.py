@@ -28,6 +28,7 @@ from looper.journal import RunLock, holder_of
 from looper.protocols import Sources
 from looper.records.generation import Cause, Phase
 from looper.records.task import Task
+from looper.records.text import counted
 
 GRACE_S = 60.0
 """For a lab to start, to snapshot and to end, beside the time of its work."""
@@ -150,8 +151,8 @@ def _snapshot(ledger: EventLog, sources: Sources, found: Generation, done: LabRe
     if cause is Cause.NONE:
         return found
     evidence = {
-        Cause.TIMEOUT: f"the time was over after {done.reported.steps} steps",
-        Cause.INCOMPLETE: f"the work ended by {done.reported.stop_reason} after {done.reported.steps} steps",
+        Cause.TIMEOUT: f"the time was over after {counted(done.reported.steps, 'step')}",
+        Cause.INCOMPLETE: f"the work ended by {done.reported.stop_reason} after {counted(done.reported.steps, 'step')}",
         Cause.NO_CHANGE: "nothing was changed",
         Cause.UNSAFE_TREE: f"no patch can hold {', '.join(done.flagged[:3])}",
     }[cause]

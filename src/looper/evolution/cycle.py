@@ -25,6 +25,7 @@ from looper.evolution.reflect import ProposalInvalid
 from looper.evolution.review import ReviewFailed
 from looper.evolution.state import Generation, State
 from looper.records.generation import CanariesChecked, Cause, Origin, Paused, Phase, Proposed, Stopped
+from looper.records.text import counted
 
 ALARM = 3
 """Equal failures in a row that end a campaign."""
@@ -125,7 +126,7 @@ def _run_canaries(campaign: Campaign) -> None:
         campaign.say(
             "the canaries ended as they must"
             if not sung
-            else f"{len(sung)} canaries did not end as they must"
+            else f"{counted(len(sung), 'canary', 'canaries')} did not end as they must"
         )
     if sung:
         raise GatesUnfit(f"The gates are not fit to judge, so no campaign starts: {'; '.join(sung)}.")

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from looper.errors import NOT_PYTHON
 from looper.protocols import NOTHING, PathChange, Sources
 from looper.records.gate import GateOutcome, GateResult
-from looper.records.text import listed
+from looper.records.text import counted, listed
 
 REGULAR = ("100644", "100755")
 SPECIAL = (".gitattributes", ".gitmodules", "conftest.py", "sitecustomize.py", "usercustomize.py")
@@ -59,10 +59,10 @@ def scope_gate(sources: Sources, base: str, candidate: str, scope: ChangeScope) 
         for change in changes
     )
     if lines > scope.changed_lines:
-        problems.append(f"{lines} lines more, {scope.changed_lines} are the most")
+        problems.append(f"{counted(lines, 'line')} more, {scope.changed_lines} are the most")
     if not problems:
         problems = [*_new_packages(sources, base, candidate, changes)]
-    said = f"{len(changes)} files, {lines:+d} lines"
+    said = f"{counted(len(changes), 'file')}, {lines:+d} lines"
     return _says(sources, candidate, "scope", "; ".join(problems[:5]), said)
 
 

@@ -14,6 +14,7 @@ from looper.protocols import CommandResult, Sources
 from looper.records.gate import GateOutcome, GateResult
 from looper.records.generation import Cause, Contract
 from looper.records.task import Runner, Task
+from looper.records.text import counted
 from looper.records.verdict import Outcome
 
 COMMAND_S = 120.0
@@ -122,7 +123,10 @@ class CandidateBench:
                 why = f"{criterion.id}, `{criterion.command}`: {said_of(done)}"
                 return self._says(candidate, "contract", GateOutcome.FAIL, why), Cause.GATE
         return self._says(
-            candidate, "contract", GateOutcome.PASS, f"{len(wanted)} commands exit with 0"
+            candidate,
+            "contract",
+            GateOutcome.PASS,
+            f"{counted(len(wanted), 'command exits', 'commands exit')} with 0",
         ), Cause.NONE
 
     def _says(self, candidate: Candidate, gate: str, outcome: GateOutcome, evidence: str) -> GateResult:

@@ -18,6 +18,7 @@ from looper.evolution.state import Generation
 from looper.protocols import Sources
 from looper.records.gate import Benchmarked, BenchmarkRule, GateOutcome, GateResult
 from looper.records.generation import Cause, Challenged, Contract, GateJudged, Happened, Phase
+from looper.records.text import counted
 
 JUDGE = "2"
 """Version of the gates and their order; part of every decision."""
@@ -149,6 +150,6 @@ def gate_name(gate: Gate) -> str:
 
 def words(found: Benchmarked) -> str:
     return (
-        f"{found.outcome.value}, {100 * found.estimate:+.1f} points on {found.pairs} tasks ({found.wins} won, {found.losses} lost), "
+        f"{found.outcome.value}, {100 * found.estimate:+.1f} points on {counted(found.pairs, 'task')} ({found.wins} won, {found.losses} lost), "
         f"p = {found.p_value:.2g} at {found.alpha_spent:.2g}"
     )

@@ -17,6 +17,7 @@ from looper.evolution.genome import Acceptance, Genome
 from looper.protocols import CommandResult, Shell
 from looper.records.base import content_hash
 from looper.records.genome import Diagnostics, EntryPoint, Failure, Manifest, Rigged, RigStage, Vector
+from looper.records.text import counted
 from looper.untrusted import read_untrusted
 
 SECONDS = {
@@ -134,7 +135,7 @@ def _manifest(folder: Path, manifest: Manifest, genome: Genome) -> tuple[int, st
             raise _Failed(
                 Diagnostics(stage=RigStage.MANIFEST, summary=f"the {what} is not what the manifest says")
             )
-    return len(files), f"{len(files)} files are what the manifest says"
+    return len(files), f"{counted(len(files), 'file is', 'files are')} what the manifest says"
 
 
 def _syntax(folder: Path) -> tuple[int, str]:
@@ -154,7 +155,7 @@ def _syntax(folder: Path) -> tuple[int, str]:
                 failures=tuple(failures),
             )
         )
-    return len(files), f"{len(files)} modules parse"
+    return len(files), f"{counted(len(files), 'module parses', 'modules parse')}"
 
 
 def _command(rig: Rig, folder: Path, stage: RigStage, command: str) -> tuple[int | None, str]:

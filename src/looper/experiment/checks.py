@@ -22,7 +22,7 @@ from looper.errors import (
 from looper.protocols import AdapterHost, ChatModel, ChatRequest, Message, Windowed
 from looper.records.memory import Delivery
 from looper.records.plan import Limits
-from looper.records.text import BYTES_PER_TOKEN, listed
+from looper.records.text import BYTES_PER_TOKEN, counted, listed
 from looper.records.training import AdapterRecord, Example
 from looper.records.treatment import VALID_MARGIN, Proof, ProofKind
 
@@ -195,7 +195,7 @@ def check_action_gate(adapters: Sequence[Proof], arm: str, *, stops: bool) -> Pr
         subject="",
         passed=ours >= theirs - VALID_MARGIN,
         stops=stops,
-        said=f"{100 * ours:.0f} % valid actions, the mean over {len(adapters)} adapters; base {100 * theirs:.0f} %",
+        said=f"{100 * ours:.0f} % valid actions, the mean over {counted(len(adapters), 'adapter')}; base {100 * theirs:.0f} %",
     )
 
 
@@ -232,7 +232,7 @@ def measure_retention(
         arm=arm,
         subject=adapter,
         passed=True,
-        said=f"{before:.3f} nats per token of {len(examples)} successes elsewhere with base, {after:.3f} with the adapter",
+        said=f"{before:.3f} nats per token of {counted(len(examples), 'success', 'successes')} elsewhere with base, {after:.3f} with the adapter",
         before=before,
         after=after,
     )
@@ -245,7 +245,7 @@ def check_memory(deliveries: Sequence[Delivery], arm: str, least: float) -> Proo
         share = math.floor(100 * given / len(deliveries)) / 100
         lower = f", lower experience.delivered to {share:g} or less" if given else ""
         raise MemorySilent(
-            f"{arm}: its memory has something to say to {given} of {len(deliveries)} tasks; to the others the arm would be "
+            f"{arm}: its memory has something to say to {given} of {counted(len(deliveries), 'task')}; to the others the arm would be "
             f"base under another name, and {100 * least:.0f} % are the least (experience.delivered). In the plan, set more tasks aside "
             f"(experience.per_repo) or try each more often (experience.samples){lower}, or leave the arm out: that is another plan, and "
             "a new run."

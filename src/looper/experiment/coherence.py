@@ -257,7 +257,7 @@ def _known_beforehand(plan: Plan) -> Iterator[tuple[Path, str]]:
         if arm.only_seeds is not None and arm.only_seeds > len(plan.seeds):
             yield (
                 ("arms", at, "only_seeds"),
-                f"{arm.name} is to run with {arm.only_seeds} seeds, and the plan has {len(plan.seeds)}. Lower it, or name more seeds",
+                f"{arm.name} is to run with {counted(arm.only_seeds, 'seed')}, and the plan has {len(plan.seeds)}. Lower it, or name more seeds",
             )
 
 
@@ -444,7 +444,7 @@ def _foregone(plan: Plan) -> Iterator[tuple[Path, str]]:
         if contrast.expect is Expect.MORE and tries > len(best.get(contrast.against, {""})):
             yield (
                 ("contrasts", at, "arm"),
-                f"{contrast.name} has its answer before the data: {contrast.arm} takes whichever of {tries} attempts hidden tests "
+                f"{contrast.name} has its answer before the data: {contrast.arm} takes whichever of {counted(tries, 'attempt')} hidden tests "
                 f"resolve, and {contrast.against} has fewer. Compare it with the best of as many, or ask how much more at most",
             )
     taken = {arm.name: {arm.name} for arm in plan.arms} | {
@@ -489,7 +489,7 @@ def _never_fires(plan: Plan) -> Iterator[tuple[Path, str]]:
             steps, limit = min(least)
             yield (
                 ("contrasts", at, "exercised"),
-                f"{contrast.name} means nothing unless {names} fires, which takes {steps} steps at least, and a rollout has {limit}. Leave "
+                f"{contrast.name} means nothing unless {names} fires, which takes {counted(steps, 'step')} at least, and a rollout has {limit}. Leave "
                 "its arm out of this profile, raise limits.steps, or lower the guard's threshold",
             )
         for guard in contrast.exercised:

@@ -154,7 +154,7 @@ def _needs_another_repository(found: Selected, learners: Sequence[Learner]) -> I
             if needs:
                 yield (
                     ("arms", at, "learning", *keys),
-                    f"{arm.name} {what}, and {found.repos[0]} is the only one of {len(found.evaluated)} tasks. Name a second "
+                    f"{arm.name} {what}, and {found.repos[0]} is the only one of {counted(len(found.evaluated), 'task')}. Name a second "
                     "one in tasks.repos, raise tasks.limit, or leave the arm out: --arm NAME for each that is to run",
                 )
 
@@ -176,7 +176,7 @@ def _memories(
             own = how.items is not None
             yield (
                 ("arms", at, "learning", "memory", "items") if own else ("experience", "memory_items"),
-                f"{arm.name} is told up to {wanted} items, and no repository has more than {most} to learn. Lower it, or set more tasks aside "
+                f"{arm.name} is told up to {counted(wanted, 'item')}, and no repository has more than {most} to learn. Lower it, or set more tasks aside "
                 f"(experience.per_repo, now {experience.per_repo})",
             )
         given = told_at_most(experience, how, found.evaluated, tasks)
@@ -240,7 +240,7 @@ def _doses(found: Selected, learners: Sequence[Learner]) -> Iterator[tuple[Path,
             if learning.episodes is not None and learning.episodes > most:
                 yield (
                     ("arms", at, "learning", "episodes"),
-                    f"{arm.name} learns from {learning.episodes} successes of each repository, and {repo} cannot have more than "
+                    f"{arm.name} learns from {counted(learning.episodes, 'success', 'successes')} of each repository, and {repo} cannot have more than "
                     f"{most}. Lower it, or set more tasks aside (experience.per_repo)",
                 )
                 break
@@ -248,7 +248,7 @@ def _doses(found: Selected, learners: Sequence[Learner]) -> Iterator[tuple[Path,
                 yield (
                     ("arms", at, "learning", "recovered"),
                     f"{arm.name} learns from {learning.recovered} of its own successes, and {repo} has "
-                    f"{found.count(Source.OWN, repo)} tasks for them. Lower it, or set more tasks aside (experience.per_repo)",
+                    f"{counted(found.count(Source.OWN, repo), 'task')} for them. Lower it, or set more tasks aside (experience.per_repo)",
                 )
                 break
 
@@ -309,7 +309,7 @@ def _batches(
     successes = [found.most(repo) for repo in found.repos]
     size = experience.batch
     batches = sum(-(-most // size) if size else 1 for most in successes)
-    told = f"{sum(successes)} successes at most are {counted(batches, 'batch', 'batches')}"
+    told = f"{counted(sum(successes), 'success', 'successes')} at most are {counted(batches, 'batch', 'batches')}"
     forgets = {
         name
         for contrast in found.plan.contrasts
@@ -337,13 +337,13 @@ def _of_strategy(learning: Learning, at: int, name: str, successes: int) -> Iter
         case PartialReplay(buffer=buffer) if buffer >= successes:
             yield (
                 ("arms", at, "learning", "strategy", "buffer"),
-                f"{name} keeps {buffer} successes, and there are {successes} at most: that is full replay. Lower it, or set more "
+                f"{name} keeps {counted(buffer, 'success', 'successes')}, and there are {successes} at most: that is full replay. Lower it, or set more "
                 "tasks aside (experience.per_repo)",
             )
         case Mixture(experts=int() as experts) if experts > successes:
             yield (
                 ("arms", at, "learning", "strategy", "experts"),
-                f"{name} has {experts} experts, and there are {successes} successes at most. Lower it, or set more tasks aside "
+                f"{name} has {experts} experts, and there are {counted(successes, 'success', 'successes')} at most. Lower it, or set more tasks aside "
                 "(experience.per_repo)",
             )
 

@@ -20,6 +20,7 @@ from looper.protocols import Engine
 from looper.records.job import UNTREATED, CellJob, CellTreatment, Event, ResumeState
 from looper.records.plan import Arm, Cell, Plan, arm_of
 from looper.records.task import Task
+from looper.records.text import counted
 from looper.records.trajectory import Step, Trajectory
 from looper.records.treatment import Proof, ProofKind
 from looper.records.verdict import Outcome, Verdict
@@ -73,7 +74,7 @@ class _Counts:
         self.failed_arms.add(arm)
         bad, steps = (sum(numbers) for numbers in ([a.without for a in found], [a.steps for a in found]))
         return (
-            f"{bad} of {steps} steps held no action that could be read, in {len(found)} rollouts: more than "
+            f"{bad} of {counted(steps, 'step')} held no action that could be read, in {counted(len(found), 'rollout')}: more than "
             f"{100 * DEGENERATE:.0f} % of an arm's, at {DEGENERATE_ALPHA}"
         )
 

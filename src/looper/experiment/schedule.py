@@ -16,6 +16,7 @@ from looper.records.base import grouped
 from looper.records.learning import AGES, Experience, Source, Split
 from looper.records.plan import Arm, Cell, Plan, TaskSelection
 from looper.records.task import Task
+from looper.records.text import counted
 from looper.records.training import SelectionSettings
 
 QUOTES = "its issue quotes the fix"
@@ -132,7 +133,7 @@ def exhausted_repositories(tasks: Sequence[Task], experience: Experience | None)
             continue
         why = "no other one builds on those" if aside < len(of_repo) else "so none is left to evaluate"
         found[repo] = (
-            f"{repo} has {len(of_repo)} tasks, of which {aside} are set aside to learn from (experience.per_repo = "
+            f"{repo} has {counted(len(of_repo), 'task')}, of which {aside} are set aside to learn from (experience.per_repo = "
             f"{experience.per_repo}), {why}"
         )
     return found

@@ -19,7 +19,7 @@ from looper.records.plan import RunManifest, arm_of, task_id_of
 from looper.records.question import AnsweredQuestion, Rating
 from looper.records.seal import LATER, Seal
 from looper.records.task import Task
-from looper.records.text import listed
+from looper.records.text import counted, listed
 from looper.records.training import AdapterRecord
 from looper.views.contradictions import SHOWN, Agent, Contradictions, Records, contradictions
 from looper.views.plan_consistency import against_plan
@@ -108,7 +108,9 @@ def unchecked(run: RunView, outside: ExternalFacts) -> list[str]:
             "tasks and successes give: another version of the code recorded them"
         )
     if gone:
-        lines.append(f"{len(gone)} of {len(used)} adapters are not here: {listed(gone, SHOWN)}")
+        lines.append(
+            f"{len(gone)} of {counted(len(used), 'adapter is', 'adapters are')} not here: {listed(gone, SHOWN)}"
+        )
     seal = _last_seal(run.folder)
     if seal is None and not _must_be_sealed(run, outside):
         lines.append("it has no seal" + ("" if run.finished == run.planned else ": it is not finished"))
@@ -150,7 +152,7 @@ def _manifest(folder: Path, manifest: RunManifest) -> Iterator[str]:
         )
     written = sum(body is not None for _, _, body in raw_lines(folder, "manifest"))
     if written > 1:
-        yield f"manifest.jsonl has {written} plans; a run has one"
+        yield f"manifest.jsonl has {counted(written, 'plan')}; a run has one"
 
 
 def _hashes(folder: Path, manifest: RunManifest) -> frozenset[str]:
@@ -213,7 +215,11 @@ def _seals(run: RunView) -> Iterator[str]:
                 changed[name] = then.lines
     for name, lines in changed.items():
         left = _lines_of(folder / f"{name}.jsonl")
-        fewer = f": {left} of {lines} lines are left, the others were taken out" if left < lines else ""
+        fewer = (
+            f": {left} of {counted(lines, 'line is', 'lines are')} left, the rest was taken out"
+            if left < lines
+            else ""
+        )
         yield f"{name}.jsonl is not what it was when the run ended{fewer}"
     if not seals:
         if run.finished == run.planned and run.writer is None:
@@ -227,7 +233,7 @@ def _seals(run: RunView) -> Iterator[str]:
             if name not in changed:
                 before = seals[-1].files[name].lines if name in seals[-1].files else 0
                 more = _lines_of(folder / f"{name}.jsonl") - before
-                yield f"{name}.jsonl has {more} lines that were added after the run ended"
+                yield f"{name}.jsonl has {counted(more, 'line that was', 'lines that were')} added after the run ended"
 
 
 def _lines_of(path: Path) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 from looper.metrics.registered import DECIDED
 from looper.records.base import grouped
 from looper.records.plan import Metric, arm_of
+from looper.records.text import counted
 from looper.records.verdict import Outcome
 from looper.views.findings import (
     arm_rows,
@@ -232,7 +233,7 @@ def bars(run: RunView) -> Bars:
 
 def _points(value: float, ends: tuple[float, float], level: str, pairs: int) -> str:
     low, high = ends
-    return f"{100 * value:+z.1f} points, {level} {100 * low:+z.1f} to {100 * high:+z.1f}, {pairs} pairs"
+    return f"{100 * value:+z.1f} points, {level} {100 * low:+z.1f} to {100 * high:+z.1f}, {counted(pairs, 'pair')}"
 
 
 def _round_edge(share: float) -> float:

@@ -329,9 +329,9 @@ def rollouts_diff(run: RunView, first: str, second: str) -> Iterator[str]:
     parted = _parted(ours, theirs)
     yield f"{first} | {second}"
     if parted is None:
-        yield f"the same {len(ours)} actions with the same results"
+        yield f"the same {counted(len(ours), 'action')} with the same results"
     else:
-        yield f"the same {parted} actions, then they part at step {parted + 1}:"
+        yield f"the same {counted(parted, 'action')}, then they part at step {parted + 1}:"
         for at in range(parted, max(len(ours), len(theirs))):
             yield from _beside(f"{at + 1:3} ", *_sides(_at(ours, at), _at(theirs, at)))
     yield from _memory_lines(ends.get(first), ends.get(second))
@@ -436,7 +436,7 @@ def _memory_lines(ours: Trajectory | None, theirs: Trajectory | None) -> Iterato
 
 
 def _end(end: Trajectory | None) -> str:
-    return "not yet" if end is None else f"{end.stop_reason.value} after {end.steps} steps"
+    return "not yet" if end is None else f"{end.stop_reason.value} after {counted(end.steps, 'step')}"
 
 
 def _verdict(found: Verdict | None) -> str:

@@ -154,7 +154,11 @@ def supervisor_event(event: Event) -> tuple[str, dict[str, Any]]:
             status = {"generation": one.generation, "status": one.after.value, "progress": one.evidence}
             return "lab_status", {**status, "error": one.evidence if one.cause.of_the_world else ""}
         case Reported() as one:
-            done = {"generation": one.generation, "status": "done", "progress": f"{one.steps} steps"}
+            done = {
+                "generation": one.generation,
+                "status": "done",
+                "progress": f"{counted(one.steps, 'step')}",
+            }
             return "lab_done", {**done, "stop_reason": one.stop_reason}
         case GateJudged() as one:
             return "gate", {"generation": one.generation, **one.found.model_dump(mode="json")}
@@ -176,7 +180,7 @@ def report_lines(found: Generation) -> Iterator[str]:
         yield f"  candidate {found.candidate_hash[:12]}, commit {found.candidate_commit[:12]}, on {found.base_commit[:12]}"
     if found.reported:
         done = found.reported
-        yield f"  work: {done.steps} steps in {done.wall_s:.0f} s, +{done.insertions} -{done.deletions}, ended by {done.stop_reason}"
+        yield f"  work: {counted(done.steps, 'step')} in {done.wall_s:.0f} s, +{done.insertions} -{done.deletions}, ended by {done.stop_reason}"
     for one in found.judged:
         yield f"  {one.gate}: {one.outcome.value}: {one.evidence}"
     for lane, tested in found.tested.items():

@@ -202,12 +202,16 @@ def registered_of(run: RunView, first: str, second: str) -> list[RegisteredRow]:
 
 def unfinished_text(run: RunView) -> str:
     """To stand behind what nothing is concluded of yet; empty for a finished run."""
-    return "" if run.finished == run.planned else f", {UNFINISHED}, {run.finished} of {run.planned} cells"
+    return (
+        ""
+        if run.finished == run.planned
+        else f", {UNFINISHED}, {run.finished} of {counted(run.planned, 'cell')}"
+    )
 
 
 def nothing_registered(run: RunView) -> str:
     if run.finished < run.planned:
-        return f"The run is unfinished: {run.finished} of {run.planned} cells have an end. Nothing is concluded from it yet."
+        return f"The run is unfinished: {run.finished} of {counted(run.planned, 'cell')} have an end. Nothing is concluded from it yet."
     if run.manifest.plan.unasked:
         return f"{unasked_lines(run.manifest.plan)[0]}. Everything below is exploratory."
     return "The plan registers no contrast; everything below is exploratory."
@@ -218,7 +222,7 @@ def finding_text(run: RunView, result: Registered) -> str:
     whatever else stands in the way."""
     pilot = too_small_for(run.manifest.plan, run.tasks, result.contrast)
     if run.finished < run.planned:
-        return f"{'pilot, ' if pilot else ''}{UNFINISHED}, {run.finished} of {run.planned} cells"
+        return f"{'pilot, ' if pilot else ''}{UNFINISHED}, {run.finished} of {counted(run.planned, 'cell')}"
     if pilot and result.finding is not Decision.PILOT:
         return f"{Decision.PILOT.value}, {result.finding.value}"
     decided = result.finding in (Decision.SHOWN, Decision.REFUTED)
@@ -285,7 +289,7 @@ def stratified_lines(run: RunView) -> list[str]:
     if not rest.tasks:
         return ["every task quotes its fix in its issue: nothing is left without such tasks"]
     return [
-        f"described and not decided, without {len(leaked)} of {len(run.tasks)} tasks that quote their fix: "
+        f"described and not decided, without the {len(leaked)} of {counted(len(run.tasks), 'task')} whose issue quotes the fix: "
         f"{result.contrast.name}{in_units(result)}, by {rest.unit.value}"
         f"{', pilot' if too_small_for(rest.manifest.plan, rest.tasks, result.contrast) else ''}"
         for result in rest.registered
@@ -484,7 +488,7 @@ def difference_text(found: PairedDifference) -> str:
     low, high = found.interval()
     return (
         f"{100 * found.difference:+z.1f} points, 95 % {100 * low:+z.1f} to {100 * high:+z.1f}, p = {found.p_value:.2g} unadjusted "
-        f"by {found.unit.value} ({found.units}), {found.pairs} pairs, {found.gains} gained, {found.losses} lost"
+        f"by {found.unit.value} ({found.units}), {counted(found.pairs, 'pair')}, {found.gains} gained, {found.losses} lost"
     )
 
 
@@ -549,7 +553,10 @@ def control_lines(run: RunView) -> list[str]:
     missing = run.planned - run.finished
     left = not_begun(run)
     which = f"; nothing has an end of {listed(left, LISTED)}" if left else ""
-    return [*lines, *([f"{missing} of {run.planned} cells are still to do{which}"] if missing else [])]
+    return [
+        *lines,
+        *([f"still to do: {missing} of {counted(run.planned, 'cell')}{which}"] if missing else []),
+    ]
 
 
 def _is_changed(arm: Arm) -> bool:
@@ -584,10 +591,10 @@ def treatment_lines(run: RunView) -> list[str]:
         last = [found for found in made if found.round == arm.learning.rounds]
         trained = sum(found.trained_tokens for found in made)
         lines.append(
-            f"{arm.name}: {sum(found.selection.seen for found in last)} attempts seen, "
-            f"{sum(found.selection.taken for found in last)} successes taken, {sum(found.used for found in last)} used; "
+            f"{arm.name}: {counted(sum(found.selection.seen for found in last), 'attempt')} seen, "
+            f"{counted(sum(found.selection.taken for found in last), 'success', 'successes')} taken, {sum(found.used for found in last)} used; "
             + (
-                f"{sum(len(found.made) for found in made)} adapters, {trained} tokens trained in "
+                f"{counted(sum(len(found.made) for found in made), 'adapter')}, {trained} tokens trained in "
                 f"{sum(found.training_s for found in made):.0f} s; "
                 if any(found.made for found in made)
                 else ""

@@ -219,7 +219,7 @@ def power_lines(plan: Plan, tasks: Sequence[str], known: MeasuredShare | None) -
     against what the plan takes for it."""
     if known is not None:
         yield (
-            f"equal arms differed in {100 * known.share:.0f} % of {known.cells} cells ({100 * known.low:.0f} to "
+            f"equal arms differed in {100 * known.share:.0f} % of {counted(known.cells, 'cell')} ({100 * known.low:.0f} to "
             f"{100 * known.high:.0f}, 95 %) in {known.run}; the plan takes {100 * plan.discordance:.0f} %{_with(plan, tasks, known)}"
         )
     if plan.contrasts and tasks:

@@ -6,6 +6,7 @@ from statistics import fmean, median
 from looper.metrics.design import smallest_of_tasks
 from looper.metrics.paired import paired_difference, wilson
 from looper.records.foreign import ForeignRun
+from looper.records.text import counted
 from looper.views.findings import EXPLORATORY, NOT_MEASURED, difference_text
 from looper.views.predictions import prediction_line
 
@@ -23,14 +24,14 @@ def _run_lines(run: ForeignRun) -> Iterator[str]:
     attempts = run.attempts
     judged = [attempt for attempt in attempts if attempt.resolved is not None]
     model = f", {run.model}" if run.model else ""
-    yield f"{run.name} ({run.harness}{model}): {len(attempts)} attempts, {sum(not attempt.patch.strip() for attempt in attempts)} without a patch"
+    yield f"{run.name} ({run.harness}{model}): {counted(len(attempts), 'attempt')}, {sum(not attempt.patch.strip() for attempt in attempts)} without a patch"
     yield from (f"  left out: {why}" for why in run.unread)
     if judged:
         resolved = sum(bool(attempt.resolved) for attempt in judged)
         low, high = wilson(resolved, len(judged))
         yield f"  resolved {resolved} of {len(judged)}, {100 * resolved / len(judged):.0f} %, 95 % {100 * low:.0f} to {100 * high:.0f}"
     if len(judged) < len(attempts):
-        yield f"  {len(attempts) - len(judged)} attempts are not judged; name a report (PATH=REPORT), or judge them: looper bench verify"
+        yield f"  {counted(len(attempts) - len(judged), 'attempt is', 'attempts are')} not judged; name a report (PATH=REPORT), or judge them: looper bench verify"
     steps = [attempt.steps for attempt in attempts if attempt.steps is not None]
     costs = [attempt.cost for attempt in attempts if attempt.cost is not None]
     yield f"  steps {f'{median(steps):.0f} (median of {len(steps)})' if steps else NOT_MEASURED}, cost {f'{fmean(costs):.3f} (mean of {len(costs)})' if costs else NOT_MEASURED}"

@@ -121,9 +121,9 @@ def _consolidation_lines(
 ) -> Iterator[str]:
     where = made.repo or "all repositories"
     head = f"  seed {made.seed}, {where}" + (f", round {made.round}" if made.round > 1 else "")
-    yield f"{head}: {made.used} of {made.selection.taken} successes of {made.selection.seen} attempts"
+    yield f"{head}: {made.used} of {counted(made.selection.taken, 'success', 'successes')} of {counted(made.selection.seen, 'attempt')}"
     if made.items:
-        yield f"    memory: {len(made.items)} items, {listed([name[:24] for name in made.items], LISTED)}"
+        yield f"    memory: {counted(len(made.items), 'item')}, {listed([name[:24] for name in made.items], LISTED)}"
     if made.adapter:
         yield from _adapter_lines(made.adapter, card_of)
 
@@ -140,7 +140,7 @@ def _adapter_lines(name: str, card_of: Callable[[str], AdapterRecord | None]) ->
     settings = card.settings.model_dump(mode="json", exclude_defaults=True)
     yield f"    adapter {card.id}, {card.make.value}: {', '.join(f'{key} {value}' for key, value in settings.items())}"
     yield (
-        f"    from {card.train_examples} examples ({card.examples_hash[:12]}) of {listed([name[:24] for name in card.tasks], LISTED)}; changed by "
+        f"    from {counted(card.train_examples, 'example')} ({card.examples_hash[:12]}) of {listed([name[:24] for name in card.tasks], LISTED)}; changed by "
         f"{100 * card.relative_change:.1f} %, {card.backend}"
     )
     if card.run is not None:

@@ -3,6 +3,7 @@
 import re
 
 from looper.records.history import History
+from looper.records.text import counted
 from looper.views.concurrency import concurrency_lines
 from looper.views.figures import behaviour, likelihoods
 from looper.views.findings import (
@@ -88,11 +89,11 @@ def _provenance(run: RunView) -> list[str]:
     models = sorted({found.known_as for found in run.manifest.models.values() if found.backend != "scripted"})
     seeds = ", ".join(map(str, plan.seeds))
     lines = [
-        f"{day}, `{run.folder.name}`: {len(run.tasks)} tasks, seeds {seeds}, {', '.join(models) or 'no model'}, code "
+        f"{day}, `{run.folder.name}`: {counted(len(run.tasks), 'task')}, seeds {seeds}, {', '.join(models) or 'no model'}, code "
         f"{run.manifest.code_version}, sandbox {run.manifest.sandbox}.",
     ]
     if run.finished < run.planned:
-        lines.append(f"UNFINISHED: {run.finished} of {run.planned} cells.")
+        lines.append(f"UNFINISHED: {run.finished} of {counted(run.planned, 'cell')}.")
     lines += [
         f"The gate {found.gate.value} was overridden: {found.reason}." for found in run.manifest.overrides
     ]

@@ -228,7 +228,7 @@ def why_lines(run: RunView, wanted: str) -> Iterator[str]:
     outcomes = {verdict.cell: verdict.outcome for verdict in run.verdicts}
     told = [found for found in memory_uses(run) if item.id in found.end.memory]
     resolved = sum(outcomes.get(found.end.cell) is Outcome.RESOLVED for found in told)
-    yield f"told in {len(told)} rollouts, {resolved} of them resolved:"
+    yield f"told in {counted(len(told), 'rollout')}, {resolved} of them resolved:"
     for found in told:
         outcome = outcomes.get(found.end.cell)
         cited = ", wrote its code" if item.id in found.cited else ""

@@ -9,6 +9,7 @@ from looper.metrics.agreement import agreement
 from looper.metrics.paired import wilson
 from looper.records.base import grouped
 from looper.records.question import AnsweredQuestion, Rating
+from looper.records.text import counted
 
 Key = tuple[str, int, int, str]
 """Arm, seed, round, source."""
@@ -52,7 +53,7 @@ def question_lines(folder: Path) -> list[str]:
         successes = {(key[1], key[2], each.source.rpartition("/")[0]) for key, each in mine.items()}
         noise = sum(not each.supported for each in answered.values())
         text = (
-            f"{arm}: {len(mine)} questions about {len(successes)} successes, "
+            f"{arm}: {counted(len(mine), 'question')} about {counted(len(successes), 'success', 'successes')}, "
             f"{len(mine) / len(successes):.1f} for each; {len(answered)} answered"
         )
         if answered:

@@ -46,6 +46,7 @@ from looper.records.likelihood import AttemptLikelihood, Likelihood
 from looper.records.plan import ArmRole, Chooser, Contrast, Expect, Metric, Plan, RunManifest
 from looper.records.seal import Seal
 from looper.records.session import ClusterNode, Session, Trained
+from looper.records.text import counted
 from looper.records.trajectory import Trajectory
 from looper.records.treatment import Consolidation, Proof
 from looper.records.verdict import Outcome, Verdict, final_verdicts
@@ -324,12 +325,12 @@ class RunView:
             if must is not None and rate.numerator != must:
                 found[arm.name] = f"resolved {rate.numerator} of {rate.denominator}"
             elif over and must is not None and rate.denominator < COVERED * cells:
-                found[arm.name] = f"has a verdict in {rate.denominator} of {cells} cells"
+                found[arm.name] = f"has a verdict in {rate.denominator} of {counted(cells, 'cell')}"
             if arm.treatment is Treatment.ZERO_ADAPTER:
                 same, both = self.same_as_base(arm.name)
                 few = over and arm.name not in self.failed_arms and both < COVERED * cells
                 if same != both or few:
-                    found[arm.name] = f"made base's patch in {same} of {both} cells"
+                    found[arm.name] = f"made base's patch in {same} of {counted(both, 'cell')}"
         return found
 
     def _is_of_a_control(self, contrast: Contrast) -> bool:

@@ -103,7 +103,9 @@ def ending_text(end: Trajectory | None, verdict: Verdict | None, *, whole: bool 
     lines = []
     if end is not None:
         why = f": {harmless(end.stop_cause)}" if end.stop_cause else ""
-        lines.append(f"══ {end.stop_reason.value} after {end.steps} steps, {end.wall_s:.1f} s{why} ══")
+        lines.append(
+            f"══ {end.stop_reason.value} after {counted(end.steps, 'step')}, {end.wall_s:.1f} s{why} ══"
+        )
         lines.append(harmless(end.patch) or "(empty patch)")
     if verdict is None:
         return "\n".join([*lines, "══ no verdict yet ══"])

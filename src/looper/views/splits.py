@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from looper.metrics.registered import DECIDED, Registered
 from looper.records.plan import Expect
+from looper.records.text import counted
 from looper.views.findings import asked_text, finding_text, in_units
 from looper.views.runs import RunView
 
@@ -22,7 +23,7 @@ def split_lines(runs: Mapping[str, RunView]) -> Iterator[str]:
         measured.append(found)
         yield f"split {letter}: {found.contrast.name}{asked_text(found.contrast)}{in_units(found)}, {finding_text(run, found)}"
     if len(measured) < len(runs) or not measured:
-        yield f"{len(measured)} of {len(runs)} splits were measured: they are not described together"
+        yield f"{len(measured)} of {counted(len(runs), 'split was', 'splits were')} measured: they are not described together"
         return
     contrast = measured[0].contrast
     expected = sum(_as_expected(found) for found in measured)

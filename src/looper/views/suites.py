@@ -15,7 +15,7 @@ def suite_lines(
     name: str, tasks: Sequence[Task], state: str, unserved: Why, *, coupled: bool
 ) -> Iterator[str]:
     """A suite, its repositories, and the versions that no environment is known for; of coupled ones what they build on."""
-    yield f"{name}: {len(tasks)} tasks, {state}"
+    yield f"{name}: {counted(len(tasks), 'task')}, {state}"
     for repo, count in Counter(task.repo for task in tasks).items():
         yield f"  {repo} {count}{_coupling([task for task in tasks if task.repo == repo]) if coupled else ''}"
     yield from (f"  not runnable: {line}" for line in unserved_lines(tasks, unserved))

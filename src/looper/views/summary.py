@@ -12,6 +12,7 @@ from pathlib import Path
 
 from looper.metrics.design import LARGEST_EFFECT, smallest_of_tasks
 from looper.metrics.paired import ENOUGH_REPOSITORIES
+from looper.records.text import counted
 from looper.views.findings import HYPOTHESIS
 
 LEARNINGS = Path("LEARNINGS.md")
@@ -198,12 +199,12 @@ def _controls(one: Result) -> Iterator[tuple[str, str]]:
     """What was registered with its decision and the interval of that; all else by itself, as what it is."""
     family = _FAMILY.search(one.block)
     for arm, standing, points, interval, pairs in _CONTROL.findall(one.block):
-        by_itself = f"95 % {interval}, {pairs} pairs"
+        by_itself = f"95 % {interval}, {counted(pairs, 'pair')}"
         if one.decision == PILOT:
             yield arm, f"*{PILOT}*: {points} points, {by_itself}"
         elif ":" in standing:
             among = f", one of {family[1]} in its family" if family else ""
-            yield arm, f"{points} points, {pairs} pairs, {standing}{among}"
+            yield arm, f"{points} points, {counted(pairs, 'pair')}, {standing}{among}"
         else:
             yield arm, f"{points} points, {by_itself}, {standing or 'by itself'}"
     for arm, must, does in _MUST.findall(one.block):

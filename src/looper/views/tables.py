@@ -4,6 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from looper.records.text import counted
 from looper.views.concurrency import concurrency_lines
 from looper.views.findings import (
     COLUMNS,
@@ -22,7 +23,7 @@ from looper.views.runs import RunView
 def run_table(run: RunView) -> RenderableType:
     """Arms with their figures, contrasts with intervals, and what the controls say."""
     plan = run.manifest.plan
-    title = f"{plan.experiment} {plan.profile}: {plan.title}, {len(run.tasks)} tasks, sandbox {run.manifest.sandbox}"
+    title = f"{plan.experiment} {plan.profile}: {plan.title}, {counted(len(run.tasks), 'task')}, sandbox {run.manifest.sandbox}"
     table = Table()
     for name in COLUMNS:
         table.add_column(name, justify="left" if name == "arm" else "right")

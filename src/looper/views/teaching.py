@@ -30,7 +30,7 @@ def _lines(teaching: Teaching) -> Iterator[str]:
         f"{', '.join(teaching.repositories)}.\n"
     )
     yield (
-        f"**Training.** LoRA of rank {last.settings.rank} on every layer, {teaching.iterations} iterations of {last.settings.batch_size} examples, "
+        f"**Training.** LoRA of rank {last.settings.rank} on every layer, {teaching.iterations} iterations of {counted(last.settings.batch_size, 'example')}, "
         f"{teaching.cpu_minutes:.1f} CPU minutes, {last.backend}. The change was then added to the weights: "
         f"{100 * last.relative_change:.1f} % of their norm.\n"
     )

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from looper.edges.datasets.json_files import ANEW, quoted, read_entries, read_folder
 from looper.errors import NOT_PYTHON, BadInput, MissingTool, named, one_line, pip_install
 from looper.records.task import Task
+from looper.records.text import counted
 
 HUB = "hub:"
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
@@ -84,7 +85,7 @@ def bases_of(tasks: Mapping[str, Task], relations: Mapping[tuple[str, str], str]
         circle = error.args[1]
         names = [
             *circle[::-1][:CIRCLE_SHOWN],
-            *([f"… ({len(circle) - 1} tasks)"] if len(circle) > CIRCLE_SHOWN else ()),
+            *([f"… ({counted(len(circle) - 1, 'task')})"] if len(circle) > CIRCLE_SHOWN else ()),
         ]
         raise BadInput(
             f"{relations[circle[1], circle[0]]}: {' → '.join(names)} is a circle, and none of them can come first. Take one of its "

@@ -34,6 +34,7 @@ from looper.errors import (
 )
 from looper.records.job import EVENTS, CellJob, Event, Obstacle, Told
 from looper.records.session import NodeState
+from looper.records.text import counted
 from looper.records.verdict import Verdict
 
 REACHED_S = 5.0
@@ -118,7 +119,7 @@ class RayCluster:
         rooms = [_room(node, memory_mb) for node in self.nodes()]
         if not any(rooms):
             raise BadInput(
-                f"None of the cluster's {len(rooms)} nodes has one CPU and {memory_mb} MiB for a cell. Add a node: "
+                f"Of the cluster's {counted(len(rooms), 'node')} none has one CPU and {memory_mb} MiB for a cell. Add a node: "
                 "ray start --address=HOST:PORT --num-cpus=N."
             )
         return sum(rooms)
@@ -455,7 +456,10 @@ class RayEngine:
                 self._controls_lost[node] = lost = self._controls_lost.get(node, 0) + 1
             if lost < CONTROLS_LOST:
                 raise _NotBegun from error
-            return node, f"{lost} workers were lost during its control cells, the last so: {error}"
+            return (
+                node,
+                f"{counted(lost, 'worker was', 'workers were')} lost during its control cells, the last so: {error}",
+            )
         if refusal is None:
             self._mark(node, NodeState.READY, "; ".join(told))
         return refusal

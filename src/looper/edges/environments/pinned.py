@@ -27,6 +27,7 @@ from looper.protocols import Environment, Environments
 from looper.records.base import content_hash, grouped
 from looper.records.environment import Cost, NeededEnvironment
 from looper.records.task import Task
+from looper.records.text import counted
 
 Say = Callable[[str], None]
 
@@ -173,7 +174,9 @@ class PinnedEnvironments:
         what = f"the environment {recipe.lock}"
         if damaged:
             self._say(f"{what} is damaged ({damaged}), and made anew")
-        self._say(f"building {what} of {recipe.key} ({len(recipe.packages)} packages, {interpreter})")
+        self._say(
+            f"building {what} of {recipe.key} ({counted(len(recipe.packages), 'package')}, {interpreter})"
+        )
         begun = time.monotonic()
         lock, log = (self._folder / f"{target.name}.{end}" for end in ("txt", "log"))
         python = target / "bin" / "python"

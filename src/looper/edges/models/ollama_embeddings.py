@@ -9,6 +9,7 @@ from typing import Any
 from looper.edges.models.http import Server, Timeouts
 from looper.edges.models.ollama import DEFAULT_URL, HOW_TO_START
 from looper.errors import ModelReplyBroken
+from looper.records.text import counted
 
 WHOLE_S = 600.0
 
@@ -44,7 +45,9 @@ class OllamaEmbeddings:
 
         self._server.stream("/api/embed", {"model": self._name, "input": texts}, WHOLE_S, hear, self._missing)
         if len(found) != len(texts):
-            raise ModelReplyBroken(f"{self._server.what} embedded {len(found)} of {len(texts)} texts.")
+            raise ModelReplyBroken(
+                f"{self._server.what} embedded {len(found)} of {counted(len(texts), 'text')}."
+            )
         if len({len(vector) for vector in (*found, *self._known.values())}) > 1:
             raise ModelReplyBroken(f"{self._server.what} embedded texts in vectors of different lengths.")
         return found

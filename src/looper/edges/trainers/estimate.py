@@ -12,6 +12,7 @@ from typing import Any
 
 from looper.edges.trainers.child import said_by_kernel
 from looper.errors import BadInput
+from looper.records.text import counted
 from looper.records.training import AdapterKind, TrainingSettings
 
 FLOAT_BYTES = 4
@@ -33,7 +34,9 @@ def less_memory(settings: TrainingSettings) -> tuple[TrainingSettings, str] | No
         ), "activations are computed twice and not kept"
     if settings.batch_size > 1:
         smaller = settings.batch_size // 2
-        return settings.model_copy(update={"batch_size": smaller}), f"batches have {smaller} examples"
+        return settings.model_copy(
+            update={"batch_size": smaller}
+        ), f"batches have {counted(smaller, 'example')}"
     return None
 
 

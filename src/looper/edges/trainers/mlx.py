@@ -25,6 +25,7 @@ from looper.edges.trainers.adapter_store import CARD, AdapterStore, weights_hash
 from looper.edges.trainers.estimate import DoesNotFit, less_memory, must_fit
 from looper.errors import BadInput, TrainingFailed, pip_install
 from looper.records.base import content_hash
+from looper.records.text import counted
 from looper.records.training import (
     AdapterKind,
     AdapterRecord,
@@ -306,5 +307,5 @@ def must_be_complete(outcome: dict[str, Any], request: TrainingRequest) -> None:
     taught, too_long = outcome.get("supervised_turns", 0), outcome.get("too_long", 0)
     if taught + too_long != asked:
         raise TrainingFailed(
-            f"{taught} of {asked} actions were trained on and {too_long} are too long: the loss mask lost the others."
+            f"{taught} of {counted(asked, 'action was', 'actions were')} trained on and {too_long} too long: the loss mask lost the others."
         )

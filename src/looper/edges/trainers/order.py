@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from looper.edges.trainers.encoding import Encoded
 from looper.errors import BadInput
+from looper.records.text import counted
 from looper.records.training import Example, TrainingRequest, TrainingSettings
 
 
@@ -39,7 +40,7 @@ def validation_tasks(examples: Sequence[Example], settings: TrainingSettings) ->
     count = max(1, round(share * len(tasks)))
     if count >= len(tasks):
         raise BadInput(
-            f"{len(tasks)} tasks are too few to keep {share:.0%} of them aside. Set validation_share = 0."
+            f"{counted(len(tasks), 'task is', 'tasks are')} too few to keep {share:.0%} aside. Set validation_share = 0."
         )
     return set(random.Random(settings.seed).sample(tasks, count))
 
@@ -53,7 +54,7 @@ def train_validation_split(
     validation_set = [item for item in found if item.instance_id in aside]
     if not train_set:
         raise BadInput(
-            f"None of {len(request.examples)} examples fits {request.settings.max_tokens} tokens. Raise max_tokens."
+            f"None of {counted(len(request.examples), 'example')} fits {request.settings.max_tokens} tokens. Raise max_tokens."
         )
     if aside and not validation_set:
         raise BadInput("The validation tasks have no example that fits. Raise max_tokens.")

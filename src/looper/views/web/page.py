@@ -20,6 +20,7 @@ from looper.metrics.registered import DECIDED
 from looper.records.base import grouped
 from looper.records.learning import Treatment
 from looper.records.plan import Contrast, Metric
+from looper.records.text import counted
 from looper.records.verdict import Outcome
 from looper.untrusted import read_untrusted
 from looper.views import plots
@@ -136,7 +137,7 @@ def page(run: RunView, figures: "Sequence[tuple[plots.Figure, str, str]] | None"
         by=by,
         stylesheet=static_file("looper.css").decode(),
         title=f"{plan.experiment} {plan.profile}: {plan.title}",
-        subtitle=f"{run.folder.name}, {run.ended.date().isoformat()}, {len(run.tasks)} tasks, factor: {plan.factor}",
+        subtitle=f"{run.folder.name}, {run.ended.date().isoformat()}, {counted(len(run.tasks), 'task')}, factor: {plan.factor}",
         hypothesis=hypothesis_text(plan),
         sections=sections,
         pilot=[*planned_lines(run), scope_line(run), *stratified_lines(run)]
@@ -164,8 +165,8 @@ def _deviations(run: RunView) -> list[str]:
     missing = run.planned - run.finished
     errors = sum(run.figures(arm.name).infra_errors for arm in run.manifest.plan.arms)
     return [
-        *([f"{missing} of {run.planned} cells are still to do"] if missing else []),
-        *([f"{errors} cells ended outside of the agent and are without a verdict"] if errors else []),
+        *([f"still to do: {missing} of {counted(run.planned, 'cell')}"] if missing else []),
+        *([f"ended outside of the agent, without a verdict: {counted(errors, 'cell')}"] if errors else []),
         *(f"the gate {found.gate.value} was passed over: {found.reason}" for found in run.manifest.overrides),
         *(f"the gate {gate.value} is only measured in this plan" for gate in run.manifest.plan.measured_only),
         *failed_arm_lines(run),
@@ -206,7 +207,7 @@ def _figures(run: RunView) -> list[tuple[plots.Figure, str, str]]:
         if arm.name not in run.failed_arms and (shares := over_the_sequence(run, arm.name))
     }
     if curves and max(map(len, curves.values())) > 1:
-        note = "An arm that learns on the way climbs away from base; one that learned before lies above it."
+        note = "An arm that learns on the way would climb away from base; one that learned before would lie above it from the first task on."
         found.append((plots.curves(curves, arm_colours(run)), "Over the sequence", note))
     points = {}
     for arm in run.manifest.plan.arms:
@@ -325,7 +326,7 @@ def _transfer(run: RunView) -> dict[str, Any] | None:
     return {
         "columns": ["learned in \\ worked on", *repos],
         "rows": [("nothing (base)", *(_share(base.get(repo)) for repo in repos)), *rows],
-        "note": f"Sparse by design: {len(places)} of {len(repos) ** 2} places were measured, with {cells} cells; all of them "
+        "note": f"Sparse by design: {len(places)} of {len(repos) ** 2} places were measured, with {counted(cells, 'cell')}; all of them "
         f"would take {round(cells / len(places) * len(repos) ** 2)}.",
     }
 
@@ -367,5 +368,5 @@ def _provenance(run: RunView) -> list[tuple[str, str]]:
         ("sandbox", manifest.sandbox),
         ("seeds", ", ".join(map(str, manifest.plan.seeds))),
         ("energy", _energy(run)),
-        ("cells", f"{run.finished} of {run.planned}, {judged} verdicts"),
+        ("cells", f"{run.finished} of {run.planned}, {counted(judged, 'verdict')}"),
     ]
