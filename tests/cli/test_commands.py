@@ -101,7 +101,7 @@ def test_a_run_has_one_name_for_every_command_and_a_reader_that_goes_away_is_met
     (run,) = (project / "runs").iterdir()
     for name in (run.name, f"runs/{run.name}"):
         learned = looper("train", name, "--arm", "noop", cwd=project, LOOPER_HOME=str(state))
-        assert "0 resolved tasks to learn from, of 1 attempts" in one_line(learned)
+        assert "0 resolved tasks to learn from, of 1 attempt" in one_line(learned)
     shown = subprocess.run(
         ["/bin/sh", "-c", f"{sys.executable} -m looper.cli.main show | true"],
         cwd=project,

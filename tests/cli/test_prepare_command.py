@@ -59,7 +59,7 @@ def test_a_mirror_that_lacks_a_file_of_a_base_tree_is_named_with_the_object_and_
     commit, blob, folder = git("rev-parse", "HEAD", "HEAD:data/big.txt", "HEAD:data", cwd=mirror).split()
     home = asked(tmp_path, commit)
     whole = looper("bench", "fetch", cwd=tmp_path, **home)
-    assert whole.returncode == 0 and "holds all that 1 tasks begin with" in whole.stdout, whole.stderr
+    assert whole.returncode == 0 and "holds all that 1 task begins with" in whole.stdout, whole.stderr
     for name, path in ((blob, "data/big.txt"), (folder, "data")):
         (mirror / "objects" / name[:2] / name[2:]).unlink()
         found = looper("bench", "fetch", cwd=tmp_path, **home)
@@ -78,7 +78,7 @@ def test_what_prepare_is_going_to_do_is_said_beforehand_and_what_cannot_be_done_
     assert lines[1].split()[:3] == ["pytest-4.5", "3.9", "1"] and lines[1].endswith("to be built")
     assert lines[2].startswith("1 of 1 environments to be built") and "free on the disk" in lines[2]
     assert "NOT BUILT for pytest-dev__pytest-5262: LOOPER_PYTHON_3_9 names /dev/null" in lines[-1]
-    assert found.returncode == 69 and "1 tasks have no environment" in one_line(found)
+    assert found.returncode == 69 and "1 task has no environment" in one_line(found)
     assert 'swe-bench-cl has no repository "nobody/x". It has: pytest-dev/pytest' in one_line(
         looper("bench", "prepare", "--repo", "nobody/x", cwd=tmp_path, **wrong)
     )

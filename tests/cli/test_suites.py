@@ -314,7 +314,7 @@ def test_a_suite_that_nothing_runs_of_is_not_to_be_fetched(tmp_path: Path) -> No
     found = listed(tmp_path, json.dumps(row(1, "psf/requests", "2.31")).encode())
     assert (
         found.stdout.splitlines()[0]
-        == "swe-bench: 1 tasks, ready: none; no environment is known for any of them"
+        == "swe-bench: 1 task, ready: none; no environment is known for any of them"
     )
 
 

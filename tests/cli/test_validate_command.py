@@ -40,7 +40,7 @@ def test_a_task_is_validated_once_and_the_table_says_what_was_found(tmp_path: Pa
     again = looper(*asked, cwd=tmp_path, **home)
     assert "2 of 2 tasks had been validated before" in again.stderr and again.stdout == first.stdout
     fresh = looper(*asked[:-2], "--fresh", cwd=tmp_path, **home)
-    assert "0 of 1 tasks had been validated before" in fresh.stderr and fresh.stderr.count(": valid, ") == 1
+    assert "0 of 1 task had been validated before" in fresh.stderr and fresh.stderr.count(": valid, ") == 1
 
 
 def test_a_task_that_breaks_ends_no_other(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def test_a_task_that_could_not_be_tried_is_named_and_the_command_says_so_by_its_
             shutil.rmtree(part)
     broken = looper(*asked, cwd=tmp_path, **home)
     assert broken.returncode == ExitCode.INFRASTRUCTURE and f"{name}: not tried, " in broken.stderr
-    assert "1 of 1 tasks were not tried" in broken.stderr and "Traceback" not in broken.stderr
+    assert "1 of 1 task was not tried" in broken.stderr and "Traceback" not in broken.stderr
 
 
 def test_fresh_that_could_judge_nothing_shows_nothing_of_before(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_fresh_that_could_judge_nothing_shows_nothing_of_before(tmp_path: Path) 
     assert good.returncode == 0 and "| 1 | 1 | 0 | 0 | 0 | 0 |" in good.stdout
     whole = fail_the_runner(next((tmp_path / "home" / "environments").glob("micro-*")))
     fresh = looper(*asked, "--fresh", cwd=tmp_path, **home)
-    assert fresh.returncode == ExitCode.INFRASTRUCTURE and "1 of 1 tasks were not tried" in fresh.stderr
+    assert fresh.returncode == ExitCode.INFRASTRUCTURE and "1 of 1 task was not tried" in fresh.stderr
     assert "| 1 | 0 | 0 | 0 | 1 | 0 |" in fresh.stdout
     whole()
     assert looper(*asked, cwd=tmp_path, **home).stdout == good.stdout, "what was found before stays"

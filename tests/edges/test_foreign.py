@@ -111,7 +111,7 @@ def test_two_runs_are_compared_on_the_tasks_that_both_were_judged_on(tmp_path: P
 def test_what_is_not_judged_has_no_rate(tmp_path: Path) -> None:
     folder = mini_swe_agent(tmp_path / "a", {"t-1": PATCH})
     said = "\n".join(import_lines([str(folder)], None))
-    assert "1 attempts are not judged" in said and "resolved" not in said
+    assert "1 attempt is not judged" in said and "resolved" not in said
     assert list(foreign_predictions(read_foreign(str(folder))))
 
 
@@ -172,7 +172,7 @@ def test_m12_one_bad_file_does_not_refuse_its_folder_and_is_named(tmp_path: Path
     folder = mini_swe_agent(tmp_path / "a", {"t-1": PATCH, "t-2": PATCH})
     (folder / "t-1" / "t-1.traj.json").write_text(content, "latin-1")
     said = "\n".join(import_lines([str(folder)], None))
-    assert "1 attempts" in said and "left out" in said and "t-1.traj.json" in said
+    assert "1 attempt," in said and "left out" in said and "t-1.traj.json" in said
     (folder / "t-2" / "t-2.traj.json").write_text(content, "latin-1")
     with pytest.raises(BadInput, match="t-1.traj.json"):
         read_foreign(str(folder))

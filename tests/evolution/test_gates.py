@@ -44,7 +44,7 @@ def judged(sources: GitSources, **files: bytes | None) -> tuple[GateOutcome, str
 
 def test_a_change_of_the_agent_passes(sources: GitSources) -> None:
     outcome, said = judged(sources, **{"agent/loop.py": b"import json\nimport re\n\nSTEPS = 12\n"})
-    assert outcome is GateOutcome.PASS and said == "scope: 1 files, +1 lines"
+    assert outcome is GateOutcome.PASS and said == "scope: 1 file, +1 lines"
 
 
 @pytest.mark.parametrize(

@@ -350,7 +350,7 @@ def test_the_gate_is_met_by_what_lies_just_within_the_margin() -> None:
         gate(1 - VALID_MARGIN).passed and not gate(1 - VALID_MARGIN - 0.001).passed and not gate(None).passed
     )
     assert (
-        gate(None).said == "0 % valid actions, the mean over 1 adapters; base 100 %" and not gate(None).stops
+        gate(None).said == "0 % valid actions, the mean over 1 adapter; base 100 %" and not gate(None).stops
     )
 
 

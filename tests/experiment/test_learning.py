@@ -818,7 +818,7 @@ def test_an_adapter_is_held_against_its_base_on_tasks_of_other_repositories(
     assert damaged.returncode == 1 and f"the adapter {adapter} of adapted is damaged" in damaged.stdout
     weights.write_bytes(whole)
     kept.rename(kept.with_name("away"))
-    assert f"1 of 1 adapters are not here: {adapter}" in project.looper("report", "--verify").stdout
+    assert f"1 of 1 adapter is not here: {adapter}" in project.looper("report", "--verify").stdout
     kept.with_name("away").rename(kept)
     learned = next(found.selection.tasks[0] for found in run.consolidations if found.arm == "lora")
     seen = project.looper(

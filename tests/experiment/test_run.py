@@ -171,7 +171,7 @@ def test_u13_no_line_is_broken_where_no_terminal_is(project: Project) -> None:
     title = "Long title " * 40
     (project.folder / "experiments" / "test.toml").write_text(PLAN.replace("Test", title.strip()))
     ran = project.looper("run", "test", "--arm", "noop", "--limit", "1")
-    assert f"test micro: {title.strip()}, 1 tasks, sandbox " in ran.stdout, ran.stderr
+    assert f"test micro: {title.strip()}, 1 task, sandbox " in ran.stdout, ran.stderr
     assert project.looper("status", "--run", "nowhere" * 40).stderr.count("\n") == 1
 
 

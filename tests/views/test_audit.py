@@ -75,7 +75,7 @@ def first(
 def test_a_run_that_nobody_touched_verifies(finished: Project) -> None:
     found = finished.looper("report", "--verify")
     assert found.returncode == 0 and "nothing wrong" in found.stdout, found.stdout
-    assert found.stdout.endswith("1 runs, 0 findings, 0 not checked\n")
+    assert found.stdout.endswith("1 run, 0 findings, 0 not checked\n")
 
 
 def test_what_could_not_be_looked_at_is_said(copy: Copy) -> None:

@@ -203,7 +203,7 @@ def test_without_any_run_the_blocks_are_still_named(mine: Settings) -> None:
         "not checked, docs/results/exp50.md: the block of exp50 micro: its run is not here",
         "0 runs, 0 findings, 1 not checked",
     ]
-    with pytest.raises(NotAsRecorded, match="1 things could not be checked"):
+    with pytest.raises(NotAsRecorded, match="1 thing could not be checked"):
         list(verify(mine, [], SharedPages(), strict=True))
     with pytest.raises(BadInput, match='There is no run "exp51"'):
         list(verify(mine, ["exp51"], SharedPages()))
@@ -234,7 +234,7 @@ def test_earlier_experiments_have_a_page_whose_figures_nobody_changes_unseen(min
     page.write_text(page.read_text().replace("| 2/25 |", "| 5/25 |"))
     said = verify(mine, [], SharedPages())
     assert next(said) == f"docs/results/history.md: the block of history {name} is not what {path.name} says"
-    with pytest.raises(NotAsRecorded, match="1 findings"):
+    with pytest.raises(NotAsRecorded, match="1 finding in"):
         list(said)
 
 
