@@ -284,3 +284,12 @@ def test_the_command_says_the_same_as_lines_and_as_json(tmp_path: Path, state: P
     assert said["level"] == "note" and said["found"].endswith("65536 tokens are wanted")
     (line,) = (each for each in lines.splitlines() if what in each)
     assert line == f"[note   ] {what}: {said['found']}. Fix: {said['fix']}"
+
+
+def test_fix_says_nothing_but_what_to_do(tmp_path: Path, state: Path) -> None:
+    told = json.loads(looper("doctor", "--json", cwd=tmp_path, timeout_s=900, LOOPER_HOME=str(state)).stdout)
+    fixes = [f"{each['what']}: {each['fix']}" for each in told["findings"] if each["fix"]]
+    done = looper("doctor", "--fix", cwd=tmp_path, timeout_s=900, LOOPER_HOME=str(state))
+    # How quick files are differs from look to look.
+    kept = [line for line in done.stdout.splitlines() if not line.startswith("working trees: ")]
+    assert done.returncode == 0 and kept == [line for line in fixes if not line.startswith("working trees: ")]

@@ -21,6 +21,7 @@ from looper.views.findings import percent
 from looper.views.live import Projection
 from looper.views.runs import read_run
 from looper.views.web.page import page as report
+from tests import program
 from tests.experiment.test_run import Project
 from tests.fakes.shop import Shop, shop
 from tests.fakes.written_run import write_run
@@ -479,6 +480,38 @@ def test_a_candidate_is_promoted_and_rolled_back_by_a_person_who_was_asked(
         page.get_by_role("button", name="Yes").click()
         expect(page.locator("#facts")).to_contain_text("rolled_back", timeout=30_000)
         assert shop.generation().phase is Phase.ROLLED_BACK
+
+
+def test_pages_as_files_have_the_keys_and_the_theme_of_those_that_are_served(
+    chromium: Browser, runs: Path, tmp_path: Path
+) -> None:
+    """Opened from the disk, without a server: what they offer works, and nothing is asked of anybody."""
+    folder = write_run(runs, steps=3)
+    environment = {**os.environ, "LOOPER_RUNS": str(runs), "LOOPER_HOME": str(tmp_path / "home")}
+    done = program.looper("report", str(folder), "--bundle", str(tmp_path / "pages"), env=environment)
+    assert done.returncode == 0, done.stderr
+    page = chromium.new_context().new_page()
+    wrong: list[str] = []
+    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on(
+        "request", lambda asked: None if asked.url.startswith(("file:", "data:")) else wrong.append(asked.url)
+    )
+    page.goto((tmp_path / "pages" / "cells" / "base" / "0" / "a__b-1.html").as_uri())
+    before = page.evaluate("document.documentElement.dataset.theme")
+    page.get_by_role("button", name="Switch between light and dark").click()
+    assert page.evaluate("document.documentElement.dataset.theme") not in (before, None)
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    assert focused(page) == "step-2"
+    page.get_by_role("link", name="other").click()
+    assert page.get_by_role("heading", level=1).inner_text() == "other/0/a__b-1", "beside it lies another arm"
+    page.goto((tmp_path / "pages" / "arms.html").as_uri())
+    opened = page.locator("main details[open]").count()
+    page.keyboard.press("e")
+    assert page.locator("main details[open]").count() != opened
+    page.context.close()
+    assert wrong == []
 
 
 @pytest.mark.slow

@@ -326,7 +326,8 @@ def test_the_pages_of_a_run_as_files_lead_to_each_other_and_need_nothing_else(
         "each step is found on its page"
     )
     for page, text in pages.items():
-        assert "<form" not in text and "looper.js" not in text
+        assert "<form" not in text and "data-follow" not in text
+        assert not re.search(r"<a\b(?![^>]* href=)", text), "no word that looks like a link and leads nowhere"
         for said in re.findall(r' (?:href|src)="([^"]*)"', text):
             if not said.startswith(("#", "data:")):
                 target = (place / page).parent / urllib.parse.unquote(html.unescape(said).partition("#")[0])

@@ -606,6 +606,7 @@ def doctor(
         int | None,
         typer.Option(min=1, help="Window that models are to have, as limits.context_tokens of a plan."),
     ] = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Print nothing but what to do, or to type.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Look at everything a run needs: sandbox, git, interpreters, disk, memory, BLAS, MLX, models.
@@ -613,7 +614,7 @@ def doctor(
     Models of Ollama, llama.cpp's server, mlx_lm.server and vLLM are found where these listen unless told otherwise; and those that are here for
     MLX. Of each is said how --model names it, what memory and window it has, and how it takes adapters that were trained here.
 
-    Each finding comes with its fix. Exit code 2 where the embedded default cannot run.
+    What is missing, or could be better, comes with its fix. Exit code 2 where the embedded default cannot run.
 
     Example: looper doctor --server http://127.0.0.1:8001 --context-tokens 16384
     """
@@ -622,7 +623,13 @@ def doctor(
     findings = examine(sandbox, chosen_settings(), server or (), context_tokens)
     if as_json:
         print(json_line({"findings": findings}))
-    print_lines(() if as_json else (finding.line() for finding in findings))
+    elif fix:
+        wanting = [finding for finding in findings if finding.fix]
+        print_lines(f"{finding.what}: {finding.fix}" for finding in wanting)
+        if not wanting:
+            print("Nothing is missing.")
+    else:
+        print_lines(finding.line() for finding in findings)
     if any(finding.level == "missing" for finding in findings):
         raise typer.Exit(ExitCode.USAGE)
 

@@ -1,8 +1,8 @@
 """The pages of one run as files: a folder that opens in any browser, without a server and without Looper.
 
 Pages are asked of the application itself and followed from link to link, so that a page is what `looper serve` shows at that moment. What
-needs a server is left out and its links become words: searches and filters, curves, two rollouts side by side. Each page has one
-address.
+needs a server is left out: searches and filters, curves, and what a template marks as `data-served`. Where two rollouts would stand side by
+side a link leads to the other one, any other link becomes words. Each page has one address.
 """
 
 import asyncio
@@ -33,10 +33,11 @@ KEPT = {
     "text": ("attempt", "step", "part"),
 }
 """Pages of a run that become files, by the first part of their path below it, and what of an address tells two of them apart."""
-STATIC = ("looper.css", "theme.js")
+STATIC = ("looper.css", "looper.js", "theme.js")
 _LINK = re.compile(r' (href|src)="([^"]*)"')
-_SCRIPT = re.compile(r'<script src="[^"]*looper\.js[^"]*"[^>]*></script>')
-_NAVIGATION = re.compile(r"<nav aria-label=\"Main\">.*?</nav>|<form.*?</form>", re.DOTALL)
+_SERVED = re.compile(r"<(\w+)\b[^>]* data-served\b[^>]*>.*?</\1>|(?<= )data-follow=\"[^\"]*\"", re.DOTALL)
+"""Parts that need a server, none of which holds another of its kind, and what a page would follow."""
+_NO_LINK = re.compile(r"<a\b(?![^>]* href=)[^>]*>(.*?)</a>", re.DOTALL)
 
 
 def write_bundle(
@@ -109,15 +110,17 @@ class _Bundle:
             split = urlsplit(urljoin(address, said))
             if split.path.startswith("/static/"):
                 return f' {kind}="{above}static/{split.path.rpartition("/")[2]}"'
-            target = self.address_of(split.path, split.query)
+            path, query = split.path, split.query
+            if path == f"{self._home}/diff":
+                path, query = f"{self._home}/cells/{quote(dict(parse_qsl(query)).get('b', ''))}", ""
+            target = self.address_of(path, query)
             if target is None:
                 return ""  # Without an address a link is words.
             links[target] = None
             fragment = f"#{split.fragment}" if split.fragment else ""
             return f' {kind}="{html.escape(above + quote(self.file_of(target)) + fragment)}"'
 
-        text = _NAVIGATION.sub("", _SCRIPT.sub("", text))
-        return _LINK.sub(link, text), list(links)
+        return _NO_LINK.sub(r"\1", _LINK.sub(link, _SERVED.sub("", text))), list(links)
 
     def address_of(self, path: str, query: str) -> str | None:
         """The one address of a page of this run; None for what becomes no file."""
