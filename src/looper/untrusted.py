@@ -5,8 +5,10 @@ import contextlib
 import os
 import stat
 import subprocess
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from looper.errors import BadInput, FileRefused
 
@@ -88,8 +90,11 @@ def folders_below(root: str) -> Iterator[tuple[str, list["os.DirEntry[str]"]]]:
 
 def named_text(path: Path) -> str:
     """Text of a file that a person named, with any line ends as `\\n`. Raises BadInput where it cannot be had."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        # Of a pipe one would wait for whoever writes into it.
+        raise BadInput(f"{path} is a pipe or a device, and no file. Name a text file.")
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")  # Editors of Windows put a mark before the first line.
     except OSError as error:
         raise BadInput(
             f"{path} cannot be read: {error.strerror}. Name a file that is there and that you may read."
@@ -98,6 +103,14 @@ def named_text(path: Path) -> str:
         raise BadInput(
             f"{path} is no text in UTF-8: byte {error.start} is {error.object[error.start]:#04x}. Name a text file."
         ) from error
+
+
+def parsed_toml(text: str, parse_float: Callable[[str], Any] = float) -> dict[str, Any]:
+    """Raises TOMLDecodeError, also for tables and lists that lie within each other more deeply than the interpreter reads."""
+    try:
+        return tomllib.loads(text, parse_float=parse_float)
+    except RecursionError as error:
+        raise tomllib.TOMLDecodeError("its tables or lists lie within each other too deeply") from error
 
 
 def remove_tree(*places: Path) -> None:

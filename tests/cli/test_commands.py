@@ -832,6 +832,17 @@ def test_a_malformed_experiment_is_named_by_file_and_line(project: Path, state: 
     good = path.read_text()
     path.write_text(good.replace("steps = 8", "steps = six"))
     assert "this is not valid TOML" in one_line(looper("run", "mine", cwd=project, LOOPER_HOME=str(state)))
+    path.write_text(good.replace('model = "', 'model = "no\\nmodel'))
+    assert r"no\nmodel" in one_line(looper("plan", "mine", cwd=project, LOOPER_HOME=str(state)))
+    path.write_text(f"\ufeff{good}", "utf-8")
+    marked = looper("plan", "mine", cwd=project, LOOPER_HOME=str(state))
+    assert marked.returncode == 0, "a mark before the first line, as editors of Windows put it, is no fault"
+    path.unlink()
+    os.mkfifo(path)
+    for words in (("plan", "mine"), ("plan", str(path)), ("run", "exp00", "--profile", str(path))):
+        waited = looper(*words, cwd=project, timeout_s=120, LOOPER_HOME=str(state))
+        assert "is a pipe or a device, and no file" in one_line(waited), words
+    path.unlink()
     path.write_text(good.replace("steps = 8", "steps = 8\nstepps = 7"))
     line = path.read_text().splitlines().index("stepps = 7") + 1
     said = one_line(looper("run", "mine", cwd=project, LOOPER_HOME=str(state)))

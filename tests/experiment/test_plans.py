@@ -101,6 +101,30 @@ def test_what_is_wrong_is_named_by_file_line_and_field(old: str, new: str, said:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("steps = 8", "steps = true", "limits.steps: must be a whole number, found true"),
+        ("command_s = 10.0", "command_s = true", "limits.command_s: must be a number, found true"),
+        ("seeds = [0]", "seeds = [true]", r"seeds.0: must be a whole number, found true"),
+        ("temperature = 0.7", 'temperature = "0.7"', 'temperature: must be a number, found "0.7"'),
+        ('role = "base"', 'role = "base"\nadapted = 1', "adapted: must be true or false, found 1"),
+        ('role = "base"', 'role = "base"\nmodel = ["nano"]', r'model: must be text, found \["nano"\]'),
+        ('scaffold = "terse"', 'scaffold = { guards = { refuse_empty_done = 0 } }', "must be true or false, found 0"),
+        ('scaffold = "terse"', 'scaffold = { guards = { refuse_empty_done = "off" } }', 'must be true or false, found "off"'),
+        ('title = "Controls"', "title = 2020-01-01", r"exp00.toml:\d+:1: title: 2020-01-01 is a date or a time"),
+        ("command_s = 10.0", "command_s = 1e26", r"limits.command_s: 1e\+26 is larger than any setting can be"),
+        ("steps = 8", "steps = 9223372036854775807", "limits.steps: 9.22e\\+18 is larger than any setting can be"),
+        ("seeds = [0]", f"seeds = {'[' * 3000}{']' * 3000}", "lie within each other too deeply"),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_kind_is_refused_and_shown_as_it_is_written(old: str, new: str, said: str) -> None:
+    """TOML has true, dates and numbers of any size; a plan takes no one for the other."""
+    assert old in text()
+    with pytest.raises(BadInput, match=said):
+        load(text().replace(old, new, 1))
+
+
 def test_the_line_of_a_wrong_value_is_its_own() -> None:
     line = text().splitlines().index("verify_s = 900.0") + 1
     with pytest.raises(BadInput, match=rf"exp00.toml:{line}:1: profiles.swe.limits.verify_s"):

@@ -22,7 +22,7 @@ from looper.errors import BadInput
 from looper.experiment.plan_errors import plain_words
 from looper.records.base import Count
 from looper.records.plan import Price
-from looper.untrusted import named_text
+from looper.untrusted import named_text, parsed_toml
 
 PREFIX = "LOOPER_EVOLVE_"
 FILE = "looper.toml"
@@ -146,7 +146,7 @@ def _table(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = tomllib.loads(named_text(path)).get("evolve", {})
+        found = parsed_toml(named_text(path)).get("evolve", {})
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"{path}: {error}.") from error
     unknown = sorted(set(found) - set(EvolveSettings.model_fields))

@@ -812,7 +812,9 @@ def main() -> None:
         finally:
             _end_output()
     except LooperError as error:
-        sys.stderr.write(f"looper: {printable(as_called(str(error) or interrupted()))}\n")
+        # What was given stands in what is said of it, with any line ends of its own.
+        said = printable(as_called(str(error) or interrupted())).replace("\n", r"\n")
+        sys.stderr.write(f"looper: {said}\n")
         sys.exit(error.exit_code)
     except MemoryError:
         sys.stderr.write(

@@ -30,6 +30,7 @@ from looper.errors import BadInput
 from looper.records.base import content_hash
 from looper.records.genome import EntryPoint, Mutation, Reproduction, Vector
 from looper.records.text import bare_lines, whole_lines
+from looper.untrusted import parsed_toml
 
 REQUIRED = ("Purpose", "Prompt")
 _HEAD = re.compile(r"---\n(.*?)\n---\n", re.DOTALL)
@@ -92,7 +93,7 @@ def parse_genome(text: str) -> Genome:
     blocks = {name: content for _, name, content in _BLOCK.findall(text)}
     entry, vectors = EntryPoint(run=""), tuple[Vector, ...]()
     try:
-        entry = EntryPoint.model_validate(tomllib.loads(blocks.get("entry", "")))
+        entry = EntryPoint.model_validate(parsed_toml(blocks.get("entry", "")))
     except (tomllib.TOMLDecodeError, ValidationError) as error:
         problems.append(f"its block ```toml entry cannot be used: {_first(error)}")
     try:

@@ -21,6 +21,7 @@ from looper.evolution.moves import reported
 from looper.evolution.state import Generation, State
 from looper.protocols import Sources
 from looper.records.generation import Contract, Criterion, Origin, Phase
+from looper.untrusted import parsed_toml
 
 Settings = Mapping[str, Any]
 """A scaffold's settings where they differ from the packaged one that a campaign is about, as TOML holds them."""
@@ -64,7 +65,7 @@ def settings_of(content: bytes | None) -> Settings:
     if content is None:
         raise BadInput(f"There is no {FILE} in this version.")
     try:
-        return tomllib.loads(content.decode("utf-8"))
+        return parsed_toml(content.decode("utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadInput(f"{FILE}: {error}.") from error
 

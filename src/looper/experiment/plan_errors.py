@@ -5,6 +5,7 @@ where one was mistyped.
 """
 
 import difflib
+import json
 import re
 import types
 import typing
@@ -191,9 +192,8 @@ def plain_words(problem: Mapping[str, Any], kind: Any) -> str:
         field, _, said = str(about.get("error", "")).partition(": ")
         return said if said and " " not in field else str(about.get("error", ""))
     value = problem.get("input")
-    shown = (
-        f'"{value}"' if isinstance(value, str) else repr(value) if not isinstance(value, dict) else "a table"
-    )
+    # As it is written in a file, not as Python has it.
+    shown = "a table" if isinstance(value, dict) else json.dumps(value, ensure_ascii=False, default=str)
     found = f", found {shown if len(shown) <= SHOWN else shown[:SHOWN] + '…'}"
     if name in ("literal_error", "enum"):
         known = [each.strip(" '") for each in str(about["expected"]).replace(" or ", ", ").split(",")]

@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from datetime import date, time
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -53,8 +54,11 @@ from looper.records.plan import (
     Scaffold,
     TaskSelection,
 )
+from looper.untrusted import parsed_toml
 
 T = TypeVar("T", bound=BaseModel)
+LARGEST = 10**15
+"""Of a number in a plan, whatever it measures."""
 SEEDS_APART = 1000
 """Between the seeds of a plan under one master seed and under the next."""
 NANO_FORMS = ("small", "8bit", "4bit", "3bit", "2bit")
@@ -199,7 +203,7 @@ def _no_power(gates: Any) -> Any:
             "a plan that is too small stays a pilot: power is no gate to be only measured. Leave it out, or raise tasks, "
             "repositories or seeds"
         )
-    return gates
+    return tuple(gates) if isinstance(gates, list) else gates
 
 
 class ExperimentText(_Closed):
@@ -652,9 +656,13 @@ def scaffold_of(chosen: str | dict[str, Any], usual: str | dict[str, Any]) -> Sc
     else:
         base = packaged_scaffold(str(chosen.get("base", "full")))
     changes["guards"] = {
-        key: None if value == "off" else value for key, value in changes.get("guards", {}).items()
+        # A guard that is true or false has no need of the word.
+        key: None if value == "off" and not isinstance(getattr(base.guards, key, None), bool) else value
+        for key, value in changes.get("guards", {}).items()
     }
-    return Scaffold.model_validate(_merged(base.model_dump(), changes))
+    return Scaffold.model_validate_json(
+        json.dumps(_merged(base.model_dump(mode="json"), changes)), strict=True
+    )
 
 
 def _merged(base: Any, change: Any) -> Any:
@@ -667,7 +675,7 @@ def _merged(base: Any, change: Any) -> Any:
 def is_plan(text: str) -> bool:
     """Whether a file is a plan, and neither a profile nor settings of something else."""
     try:
-        data = tomllib.loads(text)
+        data = parsed_toml(text)
     except tomllib.TOMLDecodeError:
         return False
     return "hypothesis" in data or any(isinstance(arm, dict) for arm in data.get("arms", ()))
@@ -686,7 +694,9 @@ def _toml(text: str, source: str) -> dict[str, Any]:
         raise BadInput(f"{source}{at}: {written} is no number that a setting can have. Write a finite one.")
 
     try:
-        return tomllib.loads(text, parse_float=finite)
+        data = parsed_toml(text, finite)
+        _must_be_settings(data, PlanText(source, text))
+        return data
     except tomllib.TOMLDecodeError as error:
         found = re.search(r" \(at line (\d+), column (\d+)\)$", str(error))
         at = f":{found[1]}:{found[2]}" if found else f":{text.count(chr(10)) + 1}"
@@ -696,8 +706,24 @@ def _toml(text: str, source: str) -> dict[str, Any]:
         raise BadInput(f"{source}{at}: this is not valid TOML: {said}.") from error
 
 
+def _must_be_settings(value: object, text: PlanText, path: Keys = ()) -> None:
+    """Raises BadInput for what TOML can hold and no key of a plan takes: dates and times, and numbers beyond all measures."""
+    if isinstance(value, dict | list):
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            _must_be_settings(each, text, (*path, key))
+    elif isinstance(value, int | float) and abs(value) > LARGEST:
+        raise BadInput(
+            f"{text.near(path)}: {named(path)}{value:.3g} is larger than any setting can be. Write a smaller number."
+        )
+    elif isinstance(value, date | time):
+        raise BadInput(
+            f"{text.near(path)}: {named(path)}{value} is a date or a time, which no key takes. Put a text in quotes."
+        )
+
+
 def _validated(kind: type[T], data: dict[str, Any], layers: PlanLayers) -> T:
+    """As JSON and strictly: there words stand for members and lists for tuples, and `true` is no number, nor a text true or false."""
     try:
-        return kind.model_validate(data)
+        return kind.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         raise BadInput(problems(error, data, kind, layers)) from error

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from looper.errors import BadInput
 from looper.metrics.paired import mcnemar_exact, newcombe_paired, wilson
 from looper.records.history import History, PastComparison, PastRate
+from looper.untrusted import parsed_toml
 
 ALPHA = 0.05
 SOUND = ("valid", "valid_stop")
@@ -19,7 +20,7 @@ SOUND = ("valid", "valid_stop")
 def read_history(path: Path) -> History:
     """Raises BadInput where the file says something else."""
     try:
-        return History.model_validate(tomllib.loads(path.read_text("utf-8")))
+        return History.model_validate(parsed_toml(path.read_text("utf-8")))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise BadInput(f"{path} cannot be read: {error}.") from error
     except ValidationError as error:
