@@ -19,6 +19,7 @@ from tests.experiment.hosts import Host, Hosts
 from tests.experiment.test_run import Project
 
 from looper.journal import read_stream
+from looper.records.session import ClusterNode, NodeState
 from looper.records.trajectory import Step
 from looper.records.verdict import Outcome
 
@@ -188,6 +189,14 @@ def steps(project: Project) -> list[Step]:
     return list(read_stream(project.run, "steps", Step))
 
 
+def ready(project: Project) -> set[str]:
+    """Addresses of nodes that have shown that they judge."""
+    if not any((project.folder / "runs").glob("*/nodes.jsonl")):
+        return set()
+    nodes = read_stream(project.run, "nodes", ClusterNode)
+    return {node.address for node in nodes if node.state is NodeState.READY}
+
+
 def complete(project: Project, said: str) -> None:
     verdicts = project.verdicts()
     cells = [found.cell for found in verdicts if found.outcome.is_verdict]
@@ -224,7 +233,8 @@ def test_a_node_that_is_cut_off_and_comes_back_and_one_that_is_killed_cost_their
     _, one, two, _ = cluster.hosts
     with Watched(project) as watched:
         run = Run(cluster, project)
-        _until(lambda: watched.seen["sleep"] >= 2, 400)
+        # From then on each of them has an attempt at work until the last cell.
+        _until(lambda: {one.address, two.address} <= ready(project), 400)
         # For a moment: nothing is lost.
         one.cut()
         time.sleep(3)
@@ -232,12 +242,13 @@ def test_a_node_that_is_cut_off_and_comes_back_and_one_that_is_killed_cost_their
         _until(lambda: len(watched.seen) > 1, 400)
         # For longer than Ray waits for it.
         one.cut()
-        _until(lambda: "node " + one.address in run.said.read_text(), 200)
+        _until(lambda: f"node {one.address} is lost" in run.said.read_text(), 200)
+        two.kill()
         one.mend()
         _until(lambda: cluster.ended(one), 200)
         cluster.add(one)
-        two.kill()
         assert run.process.wait(timeout=500) == 0, run.said.read_text()
     complete(project, run.said.read_text())
     assert not watched.unrecorded
-    assert any(found.outcome is Outcome.INFRA_ERROR for found in project.verdicts())
+    lost = [found.node for found in project.verdicts() if found.outcome is Outcome.INFRA_ERROR]
+    assert {one.address, two.address} <= set(lost), run.said.read_text()

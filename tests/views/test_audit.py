@@ -3,6 +3,7 @@ somebody who knows the format would."""
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -70,6 +71,48 @@ def first(
     """The records with the first that fits changed."""
     at = next(number for number, record in enumerate(records) if which(record))
     return [*records[:at], records[at].model_copy(update=changed(records[at])), *records[at + 1 :]]
+
+
+def test_a_finished_run_that_lost_records_is_damaged_wherever_it_stands_and_is_not_called_one_to_go_on_with(
+    copy: Copy,
+) -> None:
+    file = copy.run / "verdicts.jsonl"
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:3]))
+    for words in (("status",), ("runs", "show"), ("runs", "list"), ("report", "--verify")):
+        said = copy.project.looper(*words).stdout
+        assert re.search(r"damaged record.*verdicts.jsonl|verdicts.jsonl .* bytes are left", said), (
+            words,
+            said,
+        )
+        assert "go on with" not in said, words
+    (told,) = json.loads(copy.project.looper("status", "--json").stdout)["runs"]
+    assert told["goes_on_with"] is None and told["damaged_records"] == 1
+    copy.project.looper("report")
+    page = (copy.run / "report.html").read_text()
+    assert "verdicts.jsonl" in page and "bytes are left of" in page and "None: every planned cell" not in page
+
+
+def test_a_page_says_no_more_of_damage_than_it_looked_at(copy: Copy) -> None:
+    """Steps are not read for it, so a damaged one is not denied."""
+    file = copy.run / "steps.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([lines[0], b"X" + lines[1][1:], *lines[2:]]))
+    copy.project.looper("report")
+    page = (copy.run / "report.html").read_text()
+    assert "no record is damaged" not in page and "steps are not: looper report --verify" in page
+    assert "steps.jsonl line 2" in copy.verify()
+
+
+def test_the_command_that_goes_on_with_a_renamed_run_names_it_as_it_is_called_now(
+    tmp_path: Path, state: Path
+) -> None:
+    project = Project(tmp_path, state)
+    assert project.looper("run", "test", "--arm", "base", "--fresh").returncode == 0
+    first = project.run
+    assert project.looper("run", "test", "--run", first.name, "--arm", "base").returncode == 0
+    moved = first.rename(first.with_name("renamed"))
+    (told,) = json.loads(project.looper("status", "--json").stdout)["runs"]
+    assert told["run"] == moved.name and first.name not in (told["goes_on_with"] or "")
 
 
 def test_a_run_that_nobody_touched_verifies(finished: Project) -> None:

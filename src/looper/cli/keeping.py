@@ -85,6 +85,7 @@ def _about(run: RunView) -> dict[str, Any]:
         "bytes": disk_bytes(run.folder),
         "writer": run.writer,
         "goes_on_with": now["goes_on_with"],
+        "damage": now["damage"],
         "models": list(dict.fromkeys(model.name for model in run.manifest.models.values())),
         "arms": [arm.name for arm in plan.arms],
         "folder": str(run.folder.absolute()),
@@ -117,6 +118,7 @@ def list_lines(runs: Path, *, as_json: bool) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+    yield from (f"{run['run']}: {line}" for run in found for line in run["damage"][:1])
     yield from unreadable
 
 
@@ -130,6 +132,7 @@ def show_lines(runs: Path, wanted: str | None, *, as_json: bool) -> Iterator[str
     yield f"model: {', '.join(run['models'])}"
     running = f" in process {run['writer']}" if run["writer"] else ""
     yield f"state: {run['state']}{running}, {run['finished']} of {counted(run['planned'], 'cell')}, begun {_begun(run)} UTC"
+    yield from run["damage"]
     if run["goes_on_with"]:
         yield f"go on with: {run['goes_on_with']}"
     yield f"folder: {run['folder']}, {size_text(run['bytes'])}"

@@ -110,6 +110,7 @@ def status_lines(runs: Path, run: str | Path | None, *, as_json: bool) -> Iterat
         yield f"{one['run']}: {one['finished']} of {counted(one['planned'], 'cell')}, {one['standing']}{writer}{_left(one['left_s'])}"
         if one["pilot"]:
             yield f"  {one['pilot']}"
+        yield from (f"  {line}" for line in one["damage"])
         if one["goes_on_with"]:
             yield f"  go on with: {one['goes_on_with']}"
         told = [f"{each['phase']} {each['done']} of {each['planned']}" for each in one["phases"]]

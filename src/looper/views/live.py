@@ -26,8 +26,8 @@ from looper.records.trajectory import StopReason
 from looper.records.treatment import ProofKind
 from looper.records.verdict import Outcome
 from looper.untrusted import current_folder
-from looper.views.findings import pilot_text
-from looper.views.runs import RunTail, RunView, run_folders, written
+from looper.views.findings import damage_lines, pilot_text
+from looper.views.runs import RunTail, RunView, Shortened, run_folders, written
 
 QUIET_S = 60.0
 """A run that writes nothing for so long may still be well; it is called stalled after that, or after `QUIET_CELLS` cells' time."""
@@ -288,9 +288,19 @@ def resume_command(run: RunView, *, of_what_is_left: bool = False) -> str:
         return f"looper run {quote(plan.experiment)} --profile {quote(plan.profile)}"
     last = run.sessions[-1]
     here = last.where in ("", current_folder())
-    command = _with_what_is_left(run, last.command) if of_what_is_left else last.command
+    command = _of_this_folder(run, last.command)
+    command = _with_what_is_left(run, command) if of_what_is_left else command
     command = as_called(command, here=here)
     return command if here else f"cd {quote(last.where)} && {command}"
+
+
+def _of_this_folder(run: RunView, command: str) -> str:
+    """Where a folder was renamed or copied, the run that its command names is another."""
+    words = split(command)
+    for at, word in enumerate(words[:-1]):
+        if word == "--run":
+            words[at + 1] = run.folder.name
+    return join(words)
 
 
 def _with_what_is_left(run: RunView, command: str) -> str:
@@ -337,7 +347,11 @@ def _clocks(run: RunView, found: Sequence[RunPhase], now: float) -> dict[str, An
     left, stands, working = phases_left(run, found, now), standing(run, now), at_work(run)
     return {
         "standing": stands.value,
-        "goes_on_with": resume_command(run, of_what_is_left=True) if stands is RunStatus.STOPPED else None,
+        # Going on with a run that lost what it had would measure it anew and call it the same.
+        "goes_on_with": resume_command(run, of_what_is_left=True)
+        if stands is RunStatus.STOPPED and not any(isinstance(found, Shortened) for found in run.damage)
+        else None,
+        "damage": damage_lines(run),
         "writer": run.writer,
         "quiet_s": round(quiet_s(run, now), 1),
         "left_s": _as_list(_together(found, left)),

@@ -536,6 +536,10 @@ def _by_seed(found: Iterable[tuple[int, Mapping[str, float]]]) -> dict[str, floa
     return {f"{seed}/{task}": value for seed, values in found for task, value in values.items()}
 
 
+class Shortened(Damage):
+    """Records of which less is there than was sealed when the run ended: it did not stop before its end, it lost it."""
+
+
 class RunTail:
     """A run folder as it grows, for those who look again and again: what was read is not read again, and nothing is written."""
 
@@ -597,11 +601,26 @@ class RunTail:
             folder=self.folder,
             manifest=manifest,
             tasks=manifest.tasks,
-            damage=(*(found for tail in self._tails.values() for found in tail.damage), *late, *too_late),
+            damage=(
+                *(found for tail in self._tails.values() for found in tail.damage),
+                *late,
+                *too_late,
+                *_shortened(self.folder),
+            ),
             writer=writer,
             followed=self.steps,
             **records,
         )
+
+
+def _shortened(folder: Path) -> Iterator[Shortened]:
+    for seal in list(read_stream(folder, "seals", Seal))[-1:]:
+        for name, then in seal.files.items():
+            path = folder / f"{name}.jsonl"
+            left = path.stat().st_size if path.is_file() else 0
+            if left < then.bytes:
+                why = f"{left} bytes are left of {then.bytes} that were there when the run had ended"
+                yield Shortened(path.name, then.lines, why)
 
 
 def _until_ended(tail: Tail[Verdict]) -> tuple[tuple[Verdict, ...], list[Damage]]:
