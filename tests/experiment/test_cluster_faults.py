@@ -240,10 +240,10 @@ def test_a_node_that_is_cut_off_and_comes_back_and_one_that_is_killed_cost_their
         time.sleep(3)
         one.mend()
         _until(lambda: len(watched.seen) > 1, 400)
-        # For longer than Ray waits for it.
+        # For longer than Ray waits for it, while another is killed.
         one.cut()
-        _until(lambda: f"node {one.address} is lost" in run.said.read_text(), 200)
         two.kill()
+        _until(lambda: f"node {one.address} is lost" in run.said.read_text(), 200)
         one.mend()
         _until(lambda: cluster.ended(one), 200)
         cluster.add(one)
