@@ -9,7 +9,10 @@ def main() -> None:
         from looper.cli.main import main as door
 
         door()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RuntimeError) as error:
+        # Python 3.11 wraps an interruption while a class is made, as modules do when they are imported, into an error of its own.
+        if not isinstance(error, KeyboardInterrupt) and not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
         from looper.errors import ExitCode, as_called, interrupted
 
         sys.stderr.write(f"looper: {as_called(interrupted())}\n")

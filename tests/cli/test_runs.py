@@ -4,10 +4,8 @@ import contextlib
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -506,30 +504,37 @@ def test_u12_completion_is_installed_by_the_command_itself(tmp_path: Path) -> No
     assert "looper" in (tmp_path / ".bashrc").read_text()
 
 
-def test_u11_an_interruption_that_no_command_answers_is_one_line(tmp_path: Path) -> None:
-    """Whatever the command is doing: here it waits for the text of a plan."""
-    os.mkfifo(tmp_path / "slow.toml")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "looper.cli.main", "plan", "slow.toml"],
+INTERRUPTED_AT = """
+import sys
+class Finder:
+    left = {number}
+    def find_spec(self, name, path=None, target=None):
+        if "looper.cli.main" in sys.modules:
+            Finder.left -= 1
+            if Finder.left == 0:
+                {raised}
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize("number", [1, 3, 10, 40, 150, 400])
+@pytest.mark.parametrize(
+    "raised", ["raise KeyboardInterrupt", "raise RuntimeError('Error calling __set_name__') from KeyboardInterrupt()"]
+)  # fmt: skip
+def test_u11_an_interruption_at_any_import_of_a_command_is_one_line(
+    tmp_path: Path, number: int, raised: str
+) -> None:
+    """While its words are read, its modules are loaded, its plan is laid out; also as Python 3.11 wraps it while a class is made."""
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTED_AT.format(number=number, raised=raised))
+    done = subprocess.run(
+        [sys.executable, "-m", "looper", "plan", "exp00"],
         cwd=tmp_path,
-        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
+        capture_output=True,
         text=True,
-        # Whoever runs the tests may ignore the signal, and a program keeps to that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    until, writer = time.monotonic() + 60, -1
-    while writer < 0 and time.monotonic() < until:
-        with contextlib.suppress(OSError):  # Nobody reads yet.
-            writer = os.open(tmp_path / "slow.toml", os.O_WRONLY | os.O_NONBLOCK)
-    err = None
-    while err is None:
-        # One that comes between the interpreter's last look for signals and its read is seen after that read alone: press again.
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            _, err = process.communicate(timeout=10)
-    os.close(writer)
-    assert process.returncode == 130 and len(err.splitlines()) == 1, err
-    assert err == "looper: Interrupted. Begin again with: looper plan slow.toml\n", "nothing is recorded"
+    said = f"looper: Interrupted. Begin again with: {sys.executable} -m looper plan exp00\n"
+    assert (done.returncode, done.stderr) == (130, said)
 
 
 @pytest.mark.parametrize(

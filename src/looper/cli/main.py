@@ -64,16 +64,21 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 class _Commands(TyperGroup):
-    """The commands; an interruption that none of them answers is said, where Typer would end without a word."""
-
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except _UsageError as error:
             _say_how_a_run_is_named(error)
             raise
-        except KeyboardInterrupt:
-            raise Cancelled(interrupted()) from None
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """An interruption that no command answers is said, where Typer would end without a word wherever it comes."""
+        try:
+            return super().main(*args, **extra)
+        except SystemExit as end:
+            if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
+                raise Cancelled(interrupted()) from None
+            raise
 
 
 def _say_how_a_run_is_named(error: Any) -> None:
