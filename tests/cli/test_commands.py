@@ -1147,3 +1147,24 @@ def test_a_cause_comes_with_its_own_cure(tmp_path: Path, state: Path) -> None:
     way = "looper adapter rm 3f2a91c04d5e6b78 --force"
     assert "are not the ones on its card" in one_line(damaged) and f"Remove it: {way}; then" in damaged.stderr
     assert looper(*way.split()[1:], cwd=tmp_path, LOOPER_HOME=str(home)).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["two words.toml", "-x.toml", "it's.toml"])
+def test_the_commands_that_a_new_plan_names_can_be_typed_as_they_stand(
+    tmp_path: Path, state: Path, name: str
+) -> None:
+    told = looper("new", "--", name, cwd=tmp_path, LOOPER_HOME=str(state)).stdout
+    found = re.search(r"What it would take: (.*)\. Run it: ", told)
+    assert found is not None, told
+    _, *words = shlex.split(found[1])
+    asked = looper(*words, cwd=tmp_path, LOOPER_HOME=str(state))
+    assert asked.returncode == 0 and "smallest effect of interest" in asked.stdout, asked.stderr
+
+
+@pytest.mark.parametrize("asked", ["base", "base/0"])
+def test_an_arm_in_place_of_a_cell_is_answered_with_the_command_for_its_cells(
+    tmp_path: Path, asked: str
+) -> None:
+    run = write_run(tmp_path / "runs")
+    said = one_line(looper("show", asked, "--run", str(run), cwd=tmp_path, LOOPER_HOME=str(tmp_path)))
+    assert f"looper show --arm base --run {run.name}" in said

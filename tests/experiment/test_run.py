@@ -868,6 +868,18 @@ def test_show_and_status_read_a_run(project: Project) -> None:
     assert (status["finished"], status["planned"], status["writer"]) == (3, 3, None)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--fresh", "--run", "test"), "--fresh begins a run and --run goes on with one"),
+        (("--run", "nope"), 'There is no run "nope"'),
+    ],
+)
+def test_a_dry_run_refuses_what_a_run_refuses(project: Project, words: tuple[str, ...], said: str) -> None:
+    dry, real = (project.looper("run", "test", *words, *more) for more in (("--dry-run",), ()))
+    assert dry.returncode == real.returncode == 2 and said in dry.stderr and dry.stderr == real.stderr
+
+
 def test_a_dry_run_prints_cells_and_writes_nothing(project: Project) -> None:
     found = project.looper("run", "test", "--dry-run")
     assert found.returncode == 0 and found.stdout.count("/0/") == 12

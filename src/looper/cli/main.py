@@ -6,6 +6,7 @@ become a line and an exit code, interruptions are said, and output goes to whate
 
 import io
 import os
+import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -235,8 +236,11 @@ def new(
     from looper.cli.plans import begin_plan
 
     begin_plan(file)
+    # As a shell takes it for one word, and no option.
+    typed = shlex.quote(str(file) if not str(file).startswith("-") else f"./{file}")
     shown(
-        [f"Wrote {file}. What it would take: looper plan {file}. Run it: looper run {file}"], as_json=as_json
+        [f"Wrote {file}. What it would take: looper plan {typed}. Run it: looper run {typed}"],
+        as_json=as_json,
     )
 
 

@@ -48,11 +48,8 @@ from looper.views.runs import RunView, read_run, run_folders
 
 def dry_run(options: RunOptions, settings: Settings) -> Iterator[str]:
     """What would be run, cell by cell."""
-    written = load_written(options, settings)
-    plan = written.plan
-    prepared = prepare(plan, settings)
-    refuse_impossible(prepared, written, options.overrides, settings, options.arms)
-    adapters_that_fit(prepared, written, settings)
+    _, prepared = _laid_out(options, settings)
+    plan = prepared.plan
     yield from _about(prepared, options.overrides)
     seeds = len(plan.seeds)
     schedule = prepared.schedule(options.arms)
@@ -83,19 +80,25 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
             raise Cancelled(stop.said) from error
 
 
-def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> RunView:
+def _laid_out(options: RunOptions, settings: Settings) -> tuple[RunOptions, PreparedPlan]:
+    """What is asked for, with its profile by name, and its tasks and cells. Raises BadInput for all that is known to be impossible."""
     if options.fresh and options.run:
         raise BadInput("--fresh begins a run and --run goes on with one. Leave one of them out.")
     written = load_written(options, settings)
     # So that the command that goes on with the run names it.
     options = replace(options, profile=written.chosen)
-    plan = written.plan
     if options.run:
-        _must_be_of(plan, the_run(settings.runs, options.run), options)
-    prepared = prepare(plan, settings)
+        _must_be_of(written.plan, the_run(settings.runs, options.run), options)
+    prepared = prepare(written.plan, settings)
     prepared.schedule(options.arms)
     refuse_impossible(prepared, written, options.overrides, settings, options.arms)
     adapters_that_fit(prepared, written, settings)
+    return options, prepared
+
+
+def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> RunView:
+    options, prepared = _laid_out(options, settings)
+    plan = prepared.plan
     with contextlib.ExitStack() as stack:
         site, models = stack.enter_context(equipped(prepared, options.sandbox, settings, say))
         with say.during("asking the models what they are"):

@@ -127,6 +127,15 @@ def _one_cell(view: RunView, cells: Sequence[str], wanted: str) -> str:
         return found[0]
     if not found and (run := _also_a_run(view, wanted)):
         raise BadInput(f"{wanted} is a run, and a cell is asked for. Its cells: looper show --run {run}")
+    if (
+        not found
+        and wanted.partition("/")[0] in {cell.partition("/")[0] for cell in cells}
+        and wanted.count("/") < 2
+    ):
+        arm = wanted.partition("/")[0]
+        raise BadInput(
+            f"{wanted} is no cell but an arm of {view.folder.name}. Its cells: looper show --arm {arm} --run {view.folder.name}"
+        )
     what = f"{len(found)} cells end in" if found else "No cell is called"
     names = [*cells, *dict.fromkeys(task_id_of(cell) for cell in cells)]
     near = difflib.get_close_matches(wanted, found or names, n=3, cutoff=0.6) or found[:3]
