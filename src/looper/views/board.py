@@ -79,6 +79,8 @@ class CellRow:
     steps: int | None
     tokens: int | None
     """Of prompts and replies together; None where they were not counted."""
+    agent_s: float | None
+    """Seconds of the rollout alone, as tables of arms have them."""
     seconds: float | None
     """Of the rollout with its verification."""
 
@@ -113,6 +115,7 @@ SORTED: dict[str, Callable[[CellRow], Any]] = {
     "outcome": lambda row: row.outcome,
     "steps": lambda row: row.steps,
     "tokens": lambda row: row.tokens,
+    "agent_s": lambda row: row.agent_s,
     "seconds": lambda row: row.seconds,
     "why": lambda row: row.cause or None,
 }
@@ -151,7 +154,7 @@ def _has(row: CellRow, outcome: str) -> bool:
 def _cell_row(run: RunView, name: str, begun: Mapping[str, int]) -> CellRow:
     verdict = run.final.get(name)
     if verdict is None:
-        return CellRow(name, AT_WORK if name in begun else TO_DO, "", begun.get(name), None, None)
+        return CellRow(name, AT_WORK if name in begun else TO_DO, "", begun.get(name), None, None, None)
     end = run.ends.get((name, verdict.attempt))
     return CellRow(
         name,
@@ -159,6 +162,7 @@ def _cell_row(run: RunView, name: str, begun: Mapping[str, int]) -> CellRow:
         verdict.cause,
         end.steps if end else None,
         end.tokens if end else None,
+        end.wall_s if end else None,
         end.wall_s + verdict.wall_s if end else None,
     )
 

@@ -50,7 +50,7 @@ UNFINISHED = "unfinished"
 LISTED = 6
 """So many names of arms that have not begun."""
 COLUMNS = (
-    "arm", "resolved", "rate, 95 %", "patched", "steps", "tokens in", "tokens out", "seconds",
+    "arm", "resolved", "rate, 95 %", "patched", "steps", "tokens in", "tokens out", "agent s",
     "infra errors",
 )  # fmt: skip
 
