@@ -46,6 +46,7 @@ from tests import program
 from tests.experiment.test_run import Project
 from tests.fakes.written_run import fails, write_run
 from tests.serve.conftest import Served, serving
+from tests.views.test_show import remembered
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>\'"--></pre>{{ 7*7 }}\x1b]0;title\x07\ud800'
 
@@ -501,6 +502,39 @@ def test_arms_stand_against_each_other_with_the_cells_that_part_them(served: Ser
         same = plain(client.get(f"/runs/{folder.name}/arms?a=third&b=other").text)
         assert "Both resolve 2, neither 0" in same
         assert client.get(f"/runs/{folder.name}/arms?a=none&b=base").status_code == 404
+
+
+def test_two_arms_say_at_how_many_tasks_memory_was_told_something(served: Served, runs: Path) -> None:
+    """Where nothing was told, the arms are the same one twice."""
+    folder = remembered(runs, items=[("a__b-0", 50)], found=1)
+    with served.browser() as client:
+        for first, second in (("other", "base"), ("base", "other")):
+            said = plain(client.get(f"/runs/{folder.name}/arms?a={first}&b={second}").text)
+            assert "other: told something at 0 of 2 tasks; nothing at 2: " in said
+
+
+def test_while_experience_is_gathered_its_cells_are_named_and_found(served: Served, runs: Path) -> None:
+    folder = remembered(runs)
+    verdicts = list(read_stream(folder, "verdicts", Verdict))
+    for name in ("verdicts", "trajectories"):
+        (folder / f"{name}.jsonl").unlink()
+    stream = Stream(folder, "verdicts", Verdict)
+    cell = "experience_gold_1/0/a__b-0"
+    stream.append(verdicts[0].model_copy(update={"cell": cell, "instance_id": "a__b-0"}))
+    with served.browser() as client:
+        page = client.get(f"/runs/{folder.name}").text
+        assert "<option>experience_gold_1</option>" in page
+        (link,) = re.findall(r'What has ended so far is experience.*?href="([^"]*)"', page, re.DOTALL)
+        assert "experience_gold_1 (1)" in plain(page)
+        listed = client.get(link.partition("#")[0]).text
+        assert "<option selected>experience_gold_1</option>" in listed and f"/cells/{cell}" in listed
+        assert "1 cell." in plain(listed[listed.index('id="cells"') :])
+        assert 'id="experience"' in client.get(f"/runs/{folder.name}?part=now").text
+        stream.append(verdicts[1])
+        later = client.get(f"/runs/{folder.name}").text
+    stream.close()
+    assert "What has ended so far" not in later, "an arm that is compared has a result"
+    assert "<option>experience_gold_1</option>" in later
 
 
 def test_what_was_registered_of_two_arms_stands_on_their_page_either_way_round(

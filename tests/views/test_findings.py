@@ -33,6 +33,7 @@ from looper.views.diff import arms_data, arms_diff
 from looper.views.findings import (
     EXPLORATORY,
     before_lines,
+    contrast_lines,
     measured_lines,
     planned_lines,
     registered_lines,
@@ -685,6 +686,26 @@ def test_bars_of_a_pilot_are_hollow_and_those_of_a_decision_are_filled() -> None
     assert not bar.decided and bar.said.endswith(
         f", registered, unfinished, {cut.finished} of {cut.planned} cells"
     )
+
+
+def test_a_difference_that_is_registered_has_one_interval_and_one_p_value_in_every_view() -> None:
+    """The ones that decide; what no plan registered, and what nothing is decided of yet, has its own."""
+    run = run_of(DIFFERENCE, 24, 6, helped)
+    terminal = io.StringIO()
+    Console(file=terminal, width=1000).print(run_table(run))
+    diff = "\n".join(arms_diff(run, "memory", "base"))
+    for text in (terminal.getvalue(), run_block(run), html.unescape(page(run)), diff):
+        lines = [line for line in re.split(r"\n|</li>", text) if "registered: shown" in line]
+        assert lines and all(line.count(" % ") <= 1 and "unadjusted" not in line for line in lines), lines
+    assert re.search(
+        r"memory − base \(treatment, registered: shown, [\d.]+ % [^)]*\): [-+][\d.]+ points, by repository \(24\), 144 pairs,",
+        terminal.getvalue(),
+    )
+    assert "unadjusted" not in diff
+    (again,) = [line for line in contrast_lines(run) if line.startswith("again − base")]
+    assert "exploratory): " in again and ", 95 % " in again and " unadjusted by repository" in again
+    unfinished = replace(run, verdicts=run.verdicts[:-1])
+    assert ", 95 % " in "\n".join(arms_diff(unfinished, "memory", "base"))
 
 
 def test_a_decision_is_the_same_whichever_way_round_two_arms_are_shown() -> None:

@@ -34,8 +34,10 @@ from looper.views.board import (
     TO_DO,
     CellQuery,
     arm_colours,
+    arms_with_cells,
     bars,
     cell_page,
+    only_experience,
     squares,
     task_rows,
 )
@@ -186,6 +188,7 @@ class Pages:
             "rows": arm_rows(run),
             "colours": arm_colours(run),
             "damage": damage_lines(run),
+            "experience": only_experience(run),
         }
         if request.query_params.get("part") == "now":
             return page(request, "run_now", title="", **live)
@@ -215,6 +218,7 @@ class Pages:
             cells=found,
             asked=asked,
             listed=listed,
+            arms=arms_with_cells(run),
             outcomes=["failed", *(found.value for found in Outcome), AT_WORK, TO_DO],
             failed=next_failed(run, ""),
             **live,

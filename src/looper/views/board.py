@@ -4,6 +4,7 @@ For pages, whose parts are asked for one at a time: everything here is plain dat
 pages are taken from the address.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil, log10
@@ -145,6 +146,19 @@ def cell_page(run: RunView, wanted: CellQuery) -> CellPage:
     pages = max(1, ceil(len(rows) / LISTED))
     page = min(max(1, wanted.page), pages)
     return CellPage(rows[(page - 1) * LISTED : page * LISTED], len(rows), page, pages)
+
+
+def arms_with_cells(run: RunView) -> list[str]:
+    """What a list of cells can be narrowed to: the arms that are compared, then those that gather experience."""
+    return [arm.name for arm in run.manifest.plan.every_arm if run.cells(arm.name)]
+
+
+def only_experience(run: RunView) -> dict[str, int]:
+    """Of each arm that gathers experience how many of its cells have an end, while no cell that is compared has one; empty otherwise."""
+    ended = Counter(map(arm_of, run.final))
+    if any(ended[arm.name] for arm in run.manifest.plan.arms):
+        return {}
+    return {name: ended[name] for name in run.gathering if ended[name]}
 
 
 def _has(row: CellRow, outcome: str) -> bool:

@@ -461,7 +461,8 @@ def contrast_lines(run: RunView) -> list[str]:
     left = not_begun(run)
     open_ones = [arm for arm, _, found in contrasts if found is None and arm not in left]
     lines = [
-        f"{arm} − {base} ({labels.get(roles[arm], 'treatment')}, {standing_of(run, arm, base)}){unfinished_text(run)}: {difference_text(found)}"
+        f"{arm} − {base} ({labels.get(roles[arm], 'treatment')}, {standing_of(run, arm, base)}){unfinished_text(run)}: "
+        f"{paired_text(run, arm, base, found)}"
         for arm, base, found in contrasts
         if found is not None
     ]
@@ -479,11 +480,27 @@ def standing_of(run: RunView, arm: str, against: str) -> str:
         "; ".join(
             f"registered{'' if found.contrast.arm == arm else f' as {found.contrast.name}'}{asked_text(found.contrast)}"
             f"{_outcome_text(run, found)}"
-            for found in run.registered
-            if found.contrast.metric is Metric.RESOLVED and set(found.contrast.arms) == {arm, against}
+            for found in _registered_resolved(run, arm, against)
         )
         or EXPLORATORY
     )
+
+
+def _registered_resolved(run: RunView, arm: str, against: str) -> list[Registered]:
+    """What was registered of two arms by what they resolve, either way round."""
+    return [
+        found
+        for found in run.registered
+        if found.contrast.metric is Metric.RESOLVED and set(found.contrast.arms) == {arm, against}
+    ]
+
+
+def paired_text(run: RunView, arm: str, against: str, found: PairedDifference) -> str:
+    """The difference of two arms of a run. Where its standing has the interval that decides, it has no other beside that, and no other
+    p-value: a reader would not know which to read."""
+    over = run.finished == run.planned
+    decides = over and any(one.interval is not None for one in _registered_resolved(run, arm, against))
+    return difference_text(found, alone=not decides)
 
 
 def _outcome_text(run: RunView, found: Registered) -> str:
@@ -502,17 +519,21 @@ def asked_text(contrast: Contrast) -> str:
     return f", {how[contrast.expect]} {margin_of(contrast)}"
 
 
-def difference_text(found: PairedDifference) -> str:
-    """One difference by itself, without the family that a registered one is in."""
+def difference_text(found: PairedDifference, *, alone: bool = True) -> str:
+    """One difference by itself, without the family that a registered one is in; with an interval and a p-value where it is `alone`."""
     low, high = found.interval()
+    own = (
+        f"95 % {100 * low:+z.1f} to {100 * high:+z.1f}, p = {found.p_value:.2g} unadjusted " if alone else ""
+    )
     return (
-        f"{100 * found.difference:+z.1f} points, 95 % {100 * low:+z.1f} to {100 * high:+z.1f}, p = {found.p_value:.2g} unadjusted "
-        f"by {found.unit.value} ({found.units}), {counted(found.pairs, 'pair')}, {found.gains} gained, {found.losses} lost"
+        f"{100 * found.difference:+z.1f} points, {own}by {found.unit.value} ({found.units}), {counted(found.pairs, 'pair')}, "
+        f"{found.gains} gained, {found.losses} lost"
     )
 
 
 def difference_data(found: PairedDifference | None, standing: str) -> dict[str, object] | None:
-    """The same for programs, shares as shares; None where nothing was compared."""
+    """The same for programs, shares as shares, with 95 % and p-value by itself, which decide nothing of what is registered; None where
+    nothing was compared."""
     if found is None:
         return None
     low, high = found.interval()
