@@ -28,6 +28,7 @@ from looper.records.verdict import Outcome
 from looper.serve.answers import known_run, page
 from looper.serve.authenticator import COOKIE, SESSION_S, Authenticator
 from looper.serve.evolving import CampaignView
+from looper.serve.guard import sessions_of
 from looper.views.board import (
     AT_WORK,
     SORTED,
@@ -152,6 +153,9 @@ class Pages:
     def login(self, request: Request) -> Response:
         session = self.page_context.auth.open(request.query_params.get("code", ""))
         if session is None:
+            # Whoever opens a used link in the browser that it logged in is there already; its session becomes no longer by that.
+            if any(map(self.page_context.auth.knows_session, sessions_of(request.headers))):
+                return RedirectResponse("/", 303)
             raise HTTPException(401, "This link was used before, or is too old.")
         answer = RedirectResponse("/", 303)
         answer.set_cookie(COOKIE, session, max_age=int(SESSION_S), httponly=True, samesite="strict")
