@@ -23,7 +23,7 @@ from looper.cli.served import EmbeddedCampaign
 from looper.journal import RunLock, Stream, read_stream
 from looper.records.audit_entry import AuditAction, AuditEntry
 from looper.records.learning import Treatment
-from looper.records.memory import MemoryItem, MemoryKind
+from looper.records.memory import MemoryItem, MemoryKind, Remembering
 from looper.records.plan import Contrast
 from looper.records.session import ClusterNode, NodeState, Session
 from looper.records.training import Selection
@@ -511,6 +511,20 @@ def test_two_arms_say_at_how_many_tasks_memory_was_told_something(served: Served
         for first, second in (("other", "base"), ("base", "other")):
             said = plain(client.get(f"/runs/{folder.name}/arms?a={first}&b={second}").text)
             assert "other: told something at 0 of 2 tasks; nothing at 2: " in said
+
+
+def test_what_an_arm_learned_stands_key_by_key(served: Served, runs: Path) -> None:
+    by_default, other = remembered(runs), remembered(runs, how=Remembering(kind=MemoryKind.PLAYBOOK))
+    with served.browser() as client:
+        said = [plain(client.get(f"/runs/{folder.name}/learned").text) for folder in (by_default, other)]
+    assert "learned: treatment memory, source gold, memory as by default" in said[0]
+    assert "learned: treatment memory, source gold, memory.kind playbook" in said[1]
+    assert "{" not in said[0] + said[1]
+
+
+def test_the_page_of_the_prime_says_what_that_is(served: Served) -> None:
+    with served.browser() as client:
+        assert "The prime is the model that leads the evolution of a repository" in client.get("/prime").text
 
 
 def test_while_experience_is_gathered_its_cells_are_named_and_found(served: Served, runs: Path) -> None:

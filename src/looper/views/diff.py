@@ -76,7 +76,7 @@ def _beyond(left: list[Any], right: list[Any]) -> list[Any]:
 
 
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    ours, theirs = _leaves(before), _leaves(now)
+    ours, theirs = leaves(before), leaves(now)
     single = tuple(
         f"{where}[{name}]"
         for where in ours.keys() & theirs.keys()
@@ -99,7 +99,7 @@ def _differing_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[d
     return [{"key": where, "first": left, "second": right} for where, left, right in _differing(before, now)]
 
 
-def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+def leaves(value: Any, path: str = "") -> dict[str, Any]:
     """Values by their path of keys; parts of a list that have names by those, beside a list of the names; others by their place. A list
     of plain values is one."""
     found = dict[str, Any]()
@@ -113,7 +113,7 @@ def _leaves(value: Any, path: str = "") -> dict[str, Any]:
             found[path] = sorted(names)
     else:
         return {path: value}
-    found |= {where: leaf for key, part in parts.items() for where, leaf in _leaves(part, key).items()}
+    found |= {where: leaf for key, part in parts.items() for where, leaf in leaves(part, key).items()}
     return found or {path: value}
 
 
