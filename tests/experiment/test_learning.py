@@ -598,9 +598,10 @@ def test_a_plan_is_foretold_from_the_run_that_is_there(
     told = known.looper("plan", "learn").stdout
     assert f"in {run.folder.name}; training comes on top" in told
     assert re.search(
-        r"time: about [\d.]+ (s|min) \([\d.]+ (s|min) to [\d.]+ (s|min|h), 95 %\) .*mean of 4 in", told
+        r"time: about [\d.]+ (s|min) \([\d.]+ (s|min) to [\d.]+ (s|min|h), 95 %\) .* s a cell with its tests, mean of 4 in",
+        told,
     )
-    assert re.search(r"tokens: about [\d.]+ million \([\d.]+ to [\d.]+\), at \d+ a cell", told)
+    assert re.search(r"tokens: about [\d.]+ [kM] \([\d.]+ [kM] to [\d.]+ [kM]\), at \d+ a cell", told)
     gathering = 12 * 2 * 5  # Own, redrawn, of an older state, under an overseer, and before a second round.
     assert f"cells: 64 (4 tasks, 16 arms, 1 seed) and {gathering} to gather experience" in told
     unknown = project.looper("plan", "learn").stdout

@@ -182,6 +182,42 @@ def test_every_page_fits_a_phone(chromium: Browser, served: Served, runs: Path) 
             assert unnamed == [], f"{path}: nothing says what these are"
 
 
+def test_on_a_phone_nothing_is_cut_without_a_sign_and_a_square_of_the_map_has_a_name(
+    chromium: Browser, served: Served, runs: Path
+) -> None:
+    tasks = [f"a__b-{number}" for number in range(1, 61)]
+    folder = write_run(runs, tasks=tasks, patch="diff --git a/x b/x\n+" + "wide " * 60)
+    shadows = """(node) => { const style = getComputedStyle(node); return [style.backgroundAttachment, (style.backgroundImage.match(/linear-gradient/g) || []).length]; }"""
+    with page_of(chromium, served, width=390) as page:
+        page.goto(f"{served.url}/runs/{folder.name}")
+        for tab in page.locator(".tabs a, .top nav a").all():
+            box = tab.bounding_box()
+            assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 390, tab.text_content()
+        for table in page.locator("main .scroll").all():
+            assert table.evaluate(shadows) == ["local, local, scroll, scroll, scroll", 4]
+        square = page.locator(".map tr").first.locator("a").nth(2)
+        square.focus()
+        expect(page.locator("#square")).to_have_text("base/0/a__b-3: unresolved")
+        page.keyboard.press("ArrowRight")
+        expect(page.locator("#square")).to_have_text("base/0/a__b-4: unresolved")
+        page.goto(f"{served.url}/runs/{folder.name}/diff?a=base/0/a__b-1&b=other/0/a__b-1")
+        for patch in page.locator(".patch").all():
+            assert patch.evaluate("(node) => node.scrollWidth <= node.clientWidth + 1")
+        # A finger rests on nothing: the first touch names, the second opens.
+        known = page.context.storage_state()
+        phone = chromium.new_context(
+            viewport={"width": 390, "height": 844}, has_touch=True, storage_state=known
+        )
+        touched = phone.new_page()
+        touched.goto(f"{served.url}/runs/{folder.name}")
+        squares = touched.locator(".map tr").nth(1).locator("a")
+        squares.nth(4).tap()
+        expect(touched.locator("#square")).to_have_text("other/0/a__b-5: resolved · touch again to open")
+        squares.nth(4).tap()
+        touched.wait_for_url("**/cells/other/0/a__b-5")
+        phone.close()
+
+
 def test_a_phone_shows_a_list_of_cells_by_the_page_and_every_difference_whole_with_its_axis(
     chromium: Browser, served: Served, runs: Path
 ) -> None:

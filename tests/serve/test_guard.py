@@ -390,7 +390,14 @@ def test_h11_h12_it_listens_on_loopback_and_its_token_is_nowhere_but_in_its_file
             pages = [
                 browser.get(f"{base}{path}").text for path in ("/", "/evolution", "/prime", "/doctor", "/x")
             ]
-            assert browser.get(link).status_code == 401, "a link is good once"
+            again = browser.get(link)
+            assert (again.status_code, again.headers["location"]) == (303, "/"), "it is logged in"
+            assert "set-cookie" not in again.headers, "and for no longer than before"
+            # For every other browser a link is good once, whatever it takes for its session.
+            assert httpx.get(link).status_code == 401
+            made_up = {"Cookie": "looper_session=made-up"}
+            assert httpx.get(link, headers=made_up).status_code == 401
+            assert httpx.get(f"{base}/login?code=none").status_code == 401
         everywhere = [
             said.read_text(), Path(f"/proc/{server.pid}/cmdline").read_text(), Path(f"/proc/{server.pid}/environ").read_text(), str(entered.headers), *pages,
         ]  # fmt: skip

@@ -23,18 +23,22 @@ from looper.cli.served import EmbeddedCampaign
 from looper.journal import RunLock, Stream, read_stream
 from looper.records.audit_entry import AuditAction, AuditEntry
 from looper.records.learning import Treatment
-from looper.records.memory import MemoryItem, MemoryKind
+from looper.records.memory import MemoryItem, MemoryKind, Remembering
 from looper.records.plan import Contrast
 from looper.records.session import ClusterNode, NodeState, Session
 from looper.records.training import Selection
+from looper.records.trajectory import Observation, ObservationKind, Step
 from looper.records.treatment import Consolidation
 from looper.records.verdict import Outcome, Verdict
 from looper.serve.audit_log import AuditLog
 from looper.serve.pages import DIFF_STEPS
 from looper.views.board import LISTED
+from looper.views.figures import effort_table
 from looper.views.live import Projection, nodes_text
+from looper.views.markdown import run_block
 from looper.views.plots import COLOURS
 from looper.views.runs import read_run
+from looper.views.show import ending_text, shortened, step_text
 from looper.views.trajectory import PAGE, TEXT_CHARS
 from looper.views.watch import screen
 from looper.views.web.page import write_page
@@ -42,6 +46,7 @@ from tests import program
 from tests.experiment.test_run import Project
 from tests.fakes.written_run import fails, write_run
 from tests.serve.conftest import Served, serving
+from tests.views.test_show import remembered
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>\'"--></pre>{{ 7*7 }}\x1b]0;title\x07\ud800'
 
@@ -437,6 +442,55 @@ def test_a_cell_names_its_adapter_and_quotes_its_memory(served: Served, runs: Pa
     assert "Nothing was learned for this cell." in base
 
 
+def test_seconds_of_the_agent_and_seconds_with_its_tests_have_names_of_their_own(
+    served: Served, runs: Path
+) -> None:
+    """One figure has one name in every view, and the table of arms, the list of cells and a cell's page agree."""
+    folder = write_run(runs, end={"wall_s": 5.49}, found={"wall_s": 3.0})
+    run = read_run(folder)
+    with served.browser() as client:
+        page = client.get(f"/runs/{folder.name}").text
+        cell = plain(client.get(f"/runs/{folder.name}/cells/base/0/a__b-1").text)
+    heads = re.findall(r'<th scope="col"[^>]*>(?:<a[^>]*>)?([^<]*)', page)
+    assert "seconds" not in heads and {"agent s", "s with tests"} <= {*heads}
+    (row,) = re.findall(r"<tr><th scope=\"row\"><a [^>]*cells/base/0/a__b-1\">.*?</tr>", page)
+    assert "<td>5.5</td><td>8.5</td>" in row and "<td>5.49</td>" in page
+    assert "after 5 steps, agent 5.5 s, 8.5 s with tests" in cell
+    end, verdict = run.last_ends["base/0/a__b-1"], run.final["base/0/a__b-1"]
+    assert "══ done after 5 steps, agent 5.5 s, 8.5 s with tests ══" in ending_text(end, verdict)
+    assert "| agent s |" in run_block(run) and "seconds" not in run_block(run).split("\n\n")[1]
+    assert "agent s, median of base → arm" in effort_table(run).columns
+
+
+def test_a_result_is_said_once_and_a_command_that_failed_is_not_called_ok(served: Served, runs: Path) -> None:
+    folder = write_run(runs)
+    steps = list(read_stream(folder, "steps", Step))
+    ok = Observation(kind=ObservationKind.OK, text="ok\n")
+    edited = steps[1].model_copy(update={"observation": ok})
+    (folder / "steps.jsonl").unlink()
+    stream = Stream(folder, "steps", Step)
+    for step in [steps[0], edited, *steps[2:]]:
+        stream.append(step)
+    stream.close()
+    with served.browser() as client:
+        page = client.get(f"/runs/{folder.name}/cells/base/0/a__b-1").text
+    assert steps[2].observation.exit_code == 1 and "<h4>Saw: exit code 1</h4>" in page
+    assert "<h4>Saw: ok</h4>" in page and "ok, exit code" not in page
+    assert 'aria-label="Saw: ok, step 2"' not in page, "the word stands there already"
+    assert step_text(edited).endswith("── ok ──")
+
+
+def test_tokens_are_counted_in_the_unit_that_they_fill(served: Served, runs: Path) -> None:
+    folder = write_run(runs, end={"prompt_tokens": 10_000, "completion_tokens": 723})
+    assert [shortened(each) for each in (812, 999.6, 42_892, 999_960, 1_234_567)] == ["812", "1.0 k", "42.9 k", "1.0 M", "1.2 M"]  # fmt: skip
+    with served.browser() as client:
+        for path in ("/", f"/runs/{folder.name}"):
+            assert "42.9 k tokens" in plain(client.get(path).text), path
+    told = io.StringIO()
+    Console(file=told, width=200).print(screen(Projection(runs).status(), 40, runs))
+    assert "42.9 k tokens" in told.getvalue()
+
+
 def test_arms_stand_against_each_other_with_the_cells_that_part_them(served: Served, runs: Path) -> None:
     folder = write_run(runs, arms=("base", "other", "third"))
     with served.browser() as client:
@@ -448,6 +502,53 @@ def test_arms_stand_against_each_other_with_the_cells_that_part_them(served: Ser
         same = plain(client.get(f"/runs/{folder.name}/arms?a=third&b=other").text)
         assert "Both resolve 2, neither 0" in same
         assert client.get(f"/runs/{folder.name}/arms?a=none&b=base").status_code == 404
+
+
+def test_two_arms_say_at_how_many_tasks_memory_was_told_something(served: Served, runs: Path) -> None:
+    """Where nothing was told, the arms are the same one twice."""
+    folder = remembered(runs, items=[("a__b-0", 50)], found=1)
+    with served.browser() as client:
+        for first, second in (("other", "base"), ("base", "other")):
+            said = plain(client.get(f"/runs/{folder.name}/arms?a={first}&b={second}").text)
+            assert "other: told something at 0 of 2 tasks; nothing at 2: " in said
+
+
+def test_what_an_arm_learned_stands_key_by_key(served: Served, runs: Path) -> None:
+    by_default, other = remembered(runs), remembered(runs, how=Remembering(kind=MemoryKind.PLAYBOOK))
+    with served.browser() as client:
+        said = [plain(client.get(f"/runs/{folder.name}/learned").text) for folder in (by_default, other)]
+    assert "learned: treatment memory, source gold, memory as by default" in said[0]
+    assert "learned: treatment memory, source gold, memory.kind playbook" in said[1]
+    assert "{" not in said[0] + said[1]
+
+
+def test_the_page_of_the_prime_says_what_that_is(served: Served) -> None:
+    with served.browser() as client:
+        assert "The prime is the model that leads the evolution of a repository" in client.get("/prime").text
+
+
+def test_while_experience_is_gathered_its_cells_are_named_and_found(served: Served, runs: Path) -> None:
+    folder = remembered(runs)
+    verdicts = list(read_stream(folder, "verdicts", Verdict))
+    for name in ("verdicts", "trajectories"):
+        (folder / f"{name}.jsonl").unlink()
+    stream = Stream(folder, "verdicts", Verdict)
+    cell = "experience_gold_1/0/a__b-0"
+    stream.append(verdicts[0].model_copy(update={"cell": cell, "instance_id": "a__b-0"}))
+    with served.browser() as client:
+        page = client.get(f"/runs/{folder.name}").text
+        assert "<option>experience_gold_1</option>" in page
+        (link,) = re.findall(r'What has ended so far is experience.*?href="([^"]*)"', page, re.DOTALL)
+        assert "experience_gold_1 (1)" in plain(page)
+        listed = client.get(link.partition("#")[0]).text
+        assert "<option selected>experience_gold_1</option>" in listed and f"/cells/{cell}" in listed
+        assert "1 cell." in plain(listed[listed.index('id="cells"') :])
+        assert 'id="experience"' in client.get(f"/runs/{folder.name}?part=now").text
+        stream.append(verdicts[1])
+        later = client.get(f"/runs/{folder.name}").text
+    stream.close()
+    assert "What has ended so far" not in later, "an arm that is compared has a result"
+    assert "<option>experience_gold_1</option>" in later
 
 
 def test_what_was_registered_of_two_arms_stands_on_their_page_either_way_round(

@@ -1,5 +1,6 @@
 """What a run says: what it is about, what decides it, and nothing where it could not have seen it."""
 
+import html
 import io
 import json
 import os
@@ -31,6 +32,9 @@ from looper.views.decided import registered_text
 from looper.views.diff import arms_data, arms_diff
 from looper.views.findings import (
     EXPLORATORY,
+    before_lines,
+    contrast_lines,
+    measured_lines,
     planned_lines,
     registered_lines,
     registered_of,
@@ -131,9 +135,9 @@ def steady(arm: str, repo: int, rng: random.Random) -> bool:
 def test_how_often_equal_arms_differed_is_held_against_what_was_assumed_and_against_nothing_else() -> None:
     """A metric whose variation nobody assumed has no such figure to hold it against."""
     luck = run_of(DIFFERENCE, 24, 6, lambda arm, repo, rng: rng.random() < 0.5)
-    (told,) = planned_lines(luck)
+    (told,) = measured_lines(luck)
     assert re.search(
-        r"of cells.*; here equal arms differed in (4|5)\d %, more often than that, so what it could see is larger$",
+        r": equal arms differed in (4|5)\d % \(assumed: 30 %\), more often than that, so what it could see is larger$",
         told,
     )
     steps = run_of(DIFFERENCE.replace("expected", 'metric = "valid_actions"\nexpected'), 24, 6, helped)
@@ -192,6 +196,24 @@ def test_what_the_author_of_a_plan_wrote_is_a_quotation_wherever_it_stands() -> 
     assert (paired["claim"], paired["sentence"]) == (first["claim"], boast)
 
 
+def test_what_was_registered_and_what_came_of_it_stand_under_heads_of_their_own() -> None:
+    run = run_of(DIFFERENCE + MARGIN, 24, 6, helped)
+    planned, results = (
+        run_block(run).split("\nRegistered before the data:\n")[1].split("\nRegistered results:\n")
+    )
+    assert [line.removeprefix("- ") for line in planned.split("\n") if line] == before_lines(run)
+    assert "points, 9" not in planned and "equal arms differed" not in planned
+    results = results.split("\nEvery arm against base")[0]
+    assert "equal arms differed in" in results
+    assert "\n- primary: memory − base: +" in results and "\n- secondary: again − base: " in results
+    shown = page(run).split("<h3>Registered before the data</h3>")[1]
+    planned, results = shown.split("<h3>Registered results</h3>")
+    assert all(html.escape(line, quote=False) in planned for line in before_lines(run))
+    assert "<b>Primary</b>" not in planned and "<b>Primary</b>: memory − base" in results
+    unfinished = replace(run, verdicts=run.verdicts[1:])
+    assert "Registered" not in run_block(unfinished)
+
+
 def test_d1_on_a_few_repositories_nothing_is_said_of_others() -> None:
     run = run_of(DIFFERENCE, 5, 24, helped)
     assert run.unit is AnalysisUnit.TASK
@@ -205,7 +227,9 @@ def test_d7_a_run_that_could_not_have_seen_its_own_effect_decides_nothing() -> N
     said = registered_lines(run)
     assert said[0].startswith("a PILOT, which decides nothing: memory − base is shown with a chance of")
     assert "It helped here." not in "\n".join(said) and "shown:" not in "\n".join(said)
-    assert all("pilot: an estimate, which decides nothing" in line for line in said[2:])
+    results = [line for line in said if line.startswith(("primary", "secondary"))]
+    assert len(results) == 2
+    assert all("pilot: an estimate, which decides nothing" in line for line in results)
     assert "The plan: " not in "\n".join(said), "its author wrote nothing for this outcome"
 
 
@@ -508,7 +532,7 @@ def test_what_a_difference_takes_is_said_of_each_and_never_less_than_it(reposito
 
 
 def test_that_base_failed_too_rarely_for_what_a_plan_could_show_is_said_of_its_run() -> None:
-    for share, said in ((0.75, "; base failed in 25 %, which is too few for the smallest"), (0.0, "")):
+    for share, said in ((0.75, "base failed in 25 %, which is too few for the smallest"), (0.0, "")):
         run = run_of(DIFFERENCE, 2, 8, lambda arm, repo, rng, share=share: repo < 2 * share)
         run = replace(
             run,
@@ -517,8 +541,9 @@ def test_that_base_failed_too_rarely_for_what_a_plan_could_show_is_said_of_its_r
                 for one in run.verdicts
             ),
         )
-        (line,) = planned_lines(run)
+        (line,) = measured_lines(run)
         assert (said in line) if said else "too few" not in line, line
+        assert "failed in" not in "\n".join(before_lines(run)), "that is of the data"
 
 
 def test_twelve_repositories_of_which_two_hold_most_tasks_are_too_few_to_generalise_from() -> None:
@@ -661,6 +686,26 @@ def test_bars_of_a_pilot_are_hollow_and_those_of_a_decision_are_filled() -> None
     assert not bar.decided and bar.said.endswith(
         f", registered, unfinished, {cut.finished} of {cut.planned} cells"
     )
+
+
+def test_a_difference_that_is_registered_has_one_interval_and_one_p_value_in_every_view() -> None:
+    """The ones that decide; what no plan registered, and what nothing is decided of yet, has its own."""
+    run = run_of(DIFFERENCE, 24, 6, helped)
+    terminal = io.StringIO()
+    Console(file=terminal, width=1000).print(run_table(run))
+    diff = "\n".join(arms_diff(run, "memory", "base"))
+    for text in (terminal.getvalue(), run_block(run), html.unescape(page(run)), diff):
+        lines = [line for line in re.split(r"\n|</li>", text) if "registered: shown" in line]
+        assert lines and all(line.count(" % ") <= 1 and "unadjusted" not in line for line in lines), lines
+    assert re.search(
+        r"memory − base \(treatment, registered: shown, [\d.]+ % [^)]*\): [-+][\d.]+ points, by repository \(24\), 144 pairs,",
+        terminal.getvalue(),
+    )
+    assert "unadjusted" not in diff
+    (again,) = [line for line in contrast_lines(run) if line.startswith("again − base")]
+    assert "exploratory): " in again and ", 95 % " in again and " unadjusted by repository" in again
+    unfinished = replace(run, verdicts=run.verdicts[:-1])
+    assert ", 95 % " in "\n".join(arms_diff(unfinished, "memory", "base"))
 
 
 def test_a_decision_is_the_same_whichever_way_round_two_arms_are_shown() -> None:

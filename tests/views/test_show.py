@@ -29,6 +29,7 @@ from looper.records.trajectory import (
     Usage,
 )
 from looper.records.treatment import Consolidation
+from looper.views.diff import arms_data, arms_diff
 from looper.views.findings import difference_text
 from looper.views.memory import why_nothing
 from looper.views.runs import read_run
@@ -294,6 +295,9 @@ def test_every_report_says_at_how_many_tasks_a_memory_was_told_nothing_and_why(t
         done = looper("report", folder.name, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert f"- {said}" in (folder / "report.md").read_text().splitlines()
+        run = read_run(folder)
+        assert said in list(arms_diff(run, "other", "base")), "where arms are compared as well"
+        assert [one.told for one in arms_data(run, "base", "other")["told"]] == [int(one_told)]
         assert said in (folder / "report.html").read_text()
         screen = io.StringIO()
         Console(file=screen, width=1000).print(run_table(read_run(folder)))

@@ -95,7 +95,7 @@ class RequestGuard:
             known = self.auth.knows_token(token.strip())
         else:
             # A cookie comes along by itself, so what it asks for must be seen to come from our own page.
-            known = (reads or bool(origins)) and any(map(self.auth.knows_session, _sessions(headers)))
+            known = (reads or bool(origins)) and any(map(self.auth.knows_session, sessions_of(headers)))
         if known:
             return None
         return refused(
@@ -118,7 +118,8 @@ def _body_refusal(scope: Scope, headers: Headers) -> Response | None:
     return None
 
 
-def _sessions(headers: Headers) -> Iterable[str]:
+def sessions_of(headers: Headers) -> Iterable[str]:
+    """What a browser shows as its session, known or not; several where cookies of several paths came along."""
     for line in headers.getlist("cookie"):
         try:
             found = SimpleCookie(line).get(COOKIE)

@@ -28,14 +28,17 @@ from looper.records.verdict import Outcome
 from looper.serve.answers import known_run, page
 from looper.serve.authenticator import COOKIE, SESSION_S, Authenticator
 from looper.serve.evolving import CampaignView
+from looper.serve.guard import sessions_of
 from looper.views.board import (
     AT_WORK,
     SORTED,
     TO_DO,
     CellQuery,
     arm_colours,
+    arms_with_cells,
     bars,
     cell_page,
+    only_experience,
     squares,
     task_rows,
 )
@@ -44,11 +47,12 @@ from looper.views.evolution import described_generation, outcome, tested_text
 from looper.views.findings import (
     COLUMNS,
     arm_rows,
+    before_lines,
     contrast_lines,
     control_lines,
     damage_lines,
+    measured_lines,
     nothing_registered,
-    planned_lines,
     registered_of,
     registered_rows,
     scope_line,
@@ -149,6 +153,9 @@ class Pages:
     def login(self, request: Request) -> Response:
         session = self.page_context.auth.open(request.query_params.get("code", ""))
         if session is None:
+            # Whoever opens a used link in the browser that it logged in is there already; its session becomes no longer by that.
+            if any(map(self.page_context.auth.knows_session, sessions_of(request.headers))):
+                return RedirectResponse("/", 303)
             raise HTTPException(401, "This link was used before, or is too old.")
         answer = RedirectResponse("/", 303)
         answer.set_cookie(COOKIE, session, max_age=int(SESSION_S), httponly=True, samesite="strict")
@@ -185,6 +192,7 @@ class Pages:
             "rows": arm_rows(run),
             "colours": arm_colours(run),
             "damage": damage_lines(run),
+            "experience": only_experience(run),
         }
         if request.query_params.get("part") == "now":
             return page(request, "run_now", title="", **live)
@@ -208,11 +216,13 @@ class Pages:
             bars=bars(run),
             registered=registered,
             unregistered="" if registered else nothing_registered(run),
-            about=[*planned_lines(run), scope_line(run), *stratified_lines(run)] if registered else [],
+            before=before_lines(run),
+            besides=[*measured_lines(run), *stratified_lines(run)] if registered else [],
             lines=[*contrast_lines(run), *control_lines(run), *treatment_lines(run)],
             cells=found,
             asked=asked,
             listed=listed,
+            arms=arms_with_cells(run),
             outcomes=["failed", *(found.value for found in Outcome), AT_WORK, TO_DO],
             failed=next_failed(run, ""),
             **live,

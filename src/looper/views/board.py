@@ -4,6 +4,7 @@ For pages, whose parts are asked for one at a time: everything here is plain dat
 pages are taken from the address.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil, log10
@@ -79,6 +80,8 @@ class CellRow:
     steps: int | None
     tokens: int | None
     """Of prompts and replies together; None where they were not counted."""
+    agent_s: float | None
+    """Seconds of the rollout alone, as tables of arms have them."""
     seconds: float | None
     """Of the rollout with its verification."""
 
@@ -113,6 +116,7 @@ SORTED: dict[str, Callable[[CellRow], Any]] = {
     "outcome": lambda row: row.outcome,
     "steps": lambda row: row.steps,
     "tokens": lambda row: row.tokens,
+    "agent_s": lambda row: row.agent_s,
     "seconds": lambda row: row.seconds,
     "why": lambda row: row.cause or None,
 }
@@ -144,6 +148,19 @@ def cell_page(run: RunView, wanted: CellQuery) -> CellPage:
     return CellPage(rows[(page - 1) * LISTED : page * LISTED], len(rows), page, pages)
 
 
+def arms_with_cells(run: RunView) -> list[str]:
+    """What a list of cells can be narrowed to: the arms that are compared, then those that gather experience."""
+    return [arm.name for arm in run.manifest.plan.every_arm if run.cells(arm.name)]
+
+
+def only_experience(run: RunView) -> dict[str, int]:
+    """Of each arm that gathers experience how many of its cells have an end, while no cell that is compared has one; empty otherwise."""
+    ended = Counter(map(arm_of, run.final))
+    if any(ended[arm.name] for arm in run.manifest.plan.arms):
+        return {}
+    return {name: ended[name] for name in run.gathering if ended[name]}
+
+
 def _has(row: CellRow, outcome: str) -> bool:
     return outcome in ("", row.outcome) or (outcome == "failed" and row.outcome in FAILED)
 
@@ -151,7 +168,7 @@ def _has(row: CellRow, outcome: str) -> bool:
 def _cell_row(run: RunView, name: str, begun: Mapping[str, int]) -> CellRow:
     verdict = run.final.get(name)
     if verdict is None:
-        return CellRow(name, AT_WORK if name in begun else TO_DO, "", begun.get(name), None, None)
+        return CellRow(name, AT_WORK if name in begun else TO_DO, "", begun.get(name), None, None, None)
     end = run.ends.get((name, verdict.attempt))
     return CellRow(
         name,
@@ -159,6 +176,7 @@ def _cell_row(run: RunView, name: str, begun: Mapping[str, int]) -> CellRow:
         verdict.cause,
         end.steps if end else None,
         end.tokens if end else None,
+        end.wall_s if end else None,
         end.wall_s + verdict.wall_s if end else None,
     )
 

@@ -23,12 +23,14 @@ from looper.views.findings import (
     difference_data,
     difference_text,
     failed_arm_lines,
+    paired_text,
     registered_of,
     scope_line,
     standing_of,
     unfinished_text,
 )
 from looper.views.index import steps_of
+from looper.views.memory import told_lines, told_of
 from looper.views.runs import RunView
 from looper.views.show import harmless
 
@@ -74,7 +76,7 @@ def _beyond(left: list[Any], right: list[Any]) -> list[Any]:
 
 
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    ours, theirs = _leaves(before), _leaves(now)
+    ours, theirs = leaves(before), leaves(now)
     single = tuple(
         f"{where}[{name}]"
         for where in ours.keys() & theirs.keys()
@@ -97,7 +99,7 @@ def _differing_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[d
     return [{"key": where, "first": left, "second": right} for where, left, right in _differing(before, now)]
 
 
-def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+def leaves(value: Any, path: str = "") -> dict[str, Any]:
     """Values by their path of keys; parts of a list that have names by those, beside a list of the names; others by their place. A list
     of plain values is one."""
     found = dict[str, Any]()
@@ -111,7 +113,7 @@ def _leaves(value: Any, path: str = "") -> dict[str, Any]:
             found[path] = sorted(names)
     else:
         return {path: value}
-    found |= {where: leaf for key, part in parts.items() for where, leaf in _leaves(part, key).items()}
+    found |= {where: leaf for key, part in parts.items() for where, leaf in leaves(part, key).items()}
     return found or {path: value}
 
 
@@ -150,6 +152,8 @@ class ArmPair:
     neither: int
     single: int
     """Cells with a verdict in one of them only."""
+    told: list[str]
+    """Of each of them that remembers, at how many of its tasks it was told something: at all others it is an arm without memory."""
 
     @property
     def settings(self) -> list[str]:
@@ -172,13 +176,14 @@ def arm_pair(run: RunView, first: str, second: str) -> ArmPair:
         configurations=(_configuration(arms[first]), _configuration(arms[second])) if both_are_arms else None,
         difference=found,
         standing=standing_of(run, first, second),
-        said=_said_of(found, failed),
+        said=_said_of(found, failed) if found is None or failed else paired_text(run, first, second, found),
         failed=bool(failed),
         only_first=[where for where, pair in pairs.items() if pair == (True, False)],
         only_second=[where for where, pair in pairs.items() if pair == (False, True)],
         both=sum(pair == (True, True) for pair in pairs.values()),
         neither=sum(pair == (False, False) for pair in pairs.values()),
         single=len(ours.keys() ^ theirs.keys()),
+        told=told_lines(run, first, second),
     )
 
 
@@ -197,7 +202,7 @@ def arms_diff(run: RunView, first: str, second: str) -> Iterator[str]:
     if pair.difference is None:
         yield pair.said
         return
-    # What decides stands first: the pair by itself has another interval and another p-value.
+    # What decides stands first.
     rows = registered_of(run, first, second)
     for row in rows:
         figures = f"{row.figures}, " if row.figures else ""
@@ -205,6 +210,7 @@ def arms_diff(run: RunView, first: str, second: str) -> Iterator[str]:
     if rows:
         yield scope_line(run)
     yield f"resolved, first − second ({pair.standing}){unfinished_text(run)}: {pair.said}"
+    yield from pair.told
     for label, cells in (
         ("only the first resolves", pair.only_first),
         ("only the second resolves", pair.only_second),
@@ -222,6 +228,7 @@ def arms_data(run: RunView, first: str, second: str) -> dict[str, Any]:
         "configuration": _differing_data(*pair.configurations) if pair.configurations else None,
         "resolved": difference_data(pair.difference, pair.standing),
         "registered": registered_data(run, first, second),
+        "told": [found for found in told_of(run) if found.arm in {*run.members(first), *run.members(second)}],
         "only_first": pair.only_first,
         "only_second": pair.only_second,
     }

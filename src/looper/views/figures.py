@@ -77,7 +77,7 @@ def _cost(run: RunView, arm: str) -> str:
 
 
 def effort_table(run: RunView) -> Table:
-    """Steps, tokens and seconds of a rollout against base's."""
+    """Steps, tokens and seconds of a rollout, without its tests, against base's."""
     base = _base(run)
     rows = []
     for arm, against, _ in run.contrasts:
@@ -93,7 +93,7 @@ def effort_table(run: RunView) -> Table:
             texts += [f"{found.base:.4g} → {found.arm:.4g}", effect, f"{found.p:.2g}"]
         rows.append((arm, *texts))
     columns = ["arm"]
-    for name in ("steps", "tokens", "seconds"):
+    for name in ("steps", "tokens", "agent s"):
         columns += [f"{name}, median of {base} → arm", "rank-biserial", "p"]
     note = f"Over tasks, each with the mean over its seeds; p of no mean difference by {run.unit}, not adjusted: exploratory."
     return Table("effort", "What it took", note, tuple(columns), tuple(rows))

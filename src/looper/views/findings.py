@@ -50,7 +50,7 @@ UNFINISHED = "unfinished"
 LISTED = 6
 """So many names of arms that have not begun."""
 COLUMNS = (
-    "arm", "resolved", "rate, 95 %", "patched", "steps", "tokens in", "tokens out", "seconds",
+    "arm", "resolved", "rate, 95 %", "patched", "steps", "tokens in", "tokens out", "agent s",
     "infra errors",
 )  # fmt: skip
 
@@ -131,10 +131,22 @@ def hypothesis_text(plan: Plan) -> str:
 
 def registered_lines(run: RunView) -> list[str]:
     """What the plan set out to show, and what came of it. Unfinished runs say nothing yet."""
-    if run.finished < run.planned or not (found := run.registered):
+    return [*before_lines(run), *result_lines(run)]
+
+
+def before_lines(run: RunView) -> list[str]:
+    """What stood before the data: what the plan could show, and what every difference is about. Nothing of an unfinished run, or of
+    one that registers nothing."""
+    over = run.finished == run.planned and run.manifest.plan.contrasts
+    return [*planned_lines(run), scope_line(run)] if over else []
+
+
+def result_lines(run: RunView) -> list[str]:
+    """What came of it: first of what the plan took for granted, then of each contrast that was registered."""
+    if run.finished < run.planned:
         return []
-    lines = [*planned_lines(run), scope_line(run)]
-    for number, result in enumerate(found):
+    lines = measured_lines(run)
+    for number, result in enumerate(run.registered):
         name = "primary" if number == 0 else "secondary"
         lines.append(
             f"{name}: {result.contrast.name}{in_units(result)}, {margin_text(result.contrast)}{p_text(result)}"
@@ -297,41 +309,48 @@ def stratified_lines(run: RunView) -> list[str]:
 
 
 def planned_lines(run: RunView) -> list[str]:
-    """What the run could have shown, as it was worked out before the data; what was measured of what that takes for granted; and
-    which registered contrasts this profile does not ask."""
+    """What the run could have shown, as it was worked out before the data, and which registered contrasts this profile does not ask."""
     plan = run.manifest.plan
     lines = [*unasked_lines(plan)]
     if not plan.contrasts:
         return lines
-    measured = run.discordance()
-    more = (
-        ""
-        if measured is None or measured <= plan.discordance + 0.05
-        else ", more often than that, so what it could see is larger"
-    )
-    known = power_at_interest(plan, run.tasks) is not None
-    here = (
-        f"; here equal arms differed in {100 * measured:.0f} %{more}"
-        if known and measured is not None
-        else ""
-    )
-    here += _without_room(run) if known else ""
     head = "a PILOT, which decides nothing" if run.pilot else "power, worked out before the data"
-    lines.append(f"{head}: {power_text(plan, run.tasks)}{here}")
+    lines.append(f"{head}: {power_text(plan, run.tasks)}")
     return [*lines, *(estimated_lines(plan, run.tasks) if not run.pilot else [])]
 
 
-def _without_room(run: RunView) -> str:
+def measured_lines(run: RunView) -> list[str]:
+    """What was measured of what the plan's power takes for granted, as one line; none where nothing was, or no power is known."""
+    plan = run.manifest.plan
+    if not plan.contrasts or power_at_interest(plan, run.tasks) is None:
+        return []
+    found, measured = [], run.discordance()
+    if measured is not None:
+        more = (
+            ", more often than that, so what it could see is larger"
+            if measured > plan.discordance + 0.05
+            else ""
+        )
+        found.append(
+            f"equal arms differed in {100 * measured:.0f} % (assumed: {100 * plan.discordance:.0f} %){more}"
+        )
+    found += _without_room(run)
+    return [f"measured of what the power takes for granted: {'; '.join(found)}"] if found else []
+
+
+def _without_room(run: RunView) -> list[str]:
     """That those who are compared against failed too rarely in this run for what its plan could have shown; empty where they did not."""
     design, primary = design_of(run.manifest.plan, run.tasks), run.manifest.plan.contrasts[0]
     least, resolved = smallest_visible(design), list(run.outcomes(primary.against).values())
     if least is None or not resolved:
-        return ""
+        return []
     failed = 1 - fmean(resolved)
     # By what is printed: nobody is told that 37 % is less than 37 %.
     if run.finished < run.planned or round(100 * failed) >= round(100 * _gained(design.discordance, least)):
-        return ""
-    return f"; {primary.against} failed in {percent(failed)}, which is too few for the smallest difference that it could show"
+        return []
+    return [
+        f"{primary.against} failed in {percent(failed)}, which is too few for the smallest difference that it could show"
+    ]
 
 
 def pilot_text(plan: Plan, tasks: Sequence[str]) -> str | None:
@@ -442,7 +461,8 @@ def contrast_lines(run: RunView) -> list[str]:
     left = not_begun(run)
     open_ones = [arm for arm, _, found in contrasts if found is None and arm not in left]
     lines = [
-        f"{arm} − {base} ({labels.get(roles[arm], 'treatment')}, {standing_of(run, arm, base)}){unfinished_text(run)}: {difference_text(found)}"
+        f"{arm} − {base} ({labels.get(roles[arm], 'treatment')}, {standing_of(run, arm, base)}){unfinished_text(run)}: "
+        f"{paired_text(run, arm, base, found)}"
         for arm, base, found in contrasts
         if found is not None
     ]
@@ -460,11 +480,27 @@ def standing_of(run: RunView, arm: str, against: str) -> str:
         "; ".join(
             f"registered{'' if found.contrast.arm == arm else f' as {found.contrast.name}'}{asked_text(found.contrast)}"
             f"{_outcome_text(run, found)}"
-            for found in run.registered
-            if found.contrast.metric is Metric.RESOLVED and set(found.contrast.arms) == {arm, against}
+            for found in _registered_resolved(run, arm, against)
         )
         or EXPLORATORY
     )
+
+
+def _registered_resolved(run: RunView, arm: str, against: str) -> list[Registered]:
+    """What was registered of two arms by what they resolve, either way round."""
+    return [
+        found
+        for found in run.registered
+        if found.contrast.metric is Metric.RESOLVED and set(found.contrast.arms) == {arm, against}
+    ]
+
+
+def paired_text(run: RunView, arm: str, against: str, found: PairedDifference) -> str:
+    """The difference of two arms of a run. Where its standing has the interval that decides, it has no other beside that, and no other
+    p-value: a reader would not know which to read."""
+    over = run.finished == run.planned
+    decides = over and any(one.interval is not None for one in _registered_resolved(run, arm, against))
+    return difference_text(found, alone=not decides)
 
 
 def _outcome_text(run: RunView, found: Registered) -> str:
@@ -483,17 +519,21 @@ def asked_text(contrast: Contrast) -> str:
     return f", {how[contrast.expect]} {margin_of(contrast)}"
 
 
-def difference_text(found: PairedDifference) -> str:
-    """One difference by itself, without the family that a registered one is in."""
+def difference_text(found: PairedDifference, *, alone: bool = True) -> str:
+    """One difference by itself, without the family that a registered one is in; with an interval and a p-value where it is `alone`."""
     low, high = found.interval()
+    own = (
+        f"95 % {100 * low:+z.1f} to {100 * high:+z.1f}, p = {found.p_value:.2g} unadjusted " if alone else ""
+    )
     return (
-        f"{100 * found.difference:+z.1f} points, 95 % {100 * low:+z.1f} to {100 * high:+z.1f}, p = {found.p_value:.2g} unadjusted "
-        f"by {found.unit.value} ({found.units}), {counted(found.pairs, 'pair')}, {found.gains} gained, {found.losses} lost"
+        f"{100 * found.difference:+z.1f} points, {own}by {found.unit.value} ({found.units}), {counted(found.pairs, 'pair')}, "
+        f"{found.gains} gained, {found.losses} lost"
     )
 
 
 def difference_data(found: PairedDifference | None, standing: str) -> dict[str, object] | None:
-    """The same for programs, shares as shares; None where nothing was compared."""
+    """The same for programs, shares as shares, with 95 % and p-value by itself, which decide nothing of what is registered; None where
+    nothing was compared."""
     if found is None:
         return None
     low, high = found.interval()

@@ -17,7 +17,7 @@ from looper.records.plan import AS_COMPUTED, REAL_SUITES, Arm, Plan
 from looper.records.text import counted
 from looper.views.findings import power_text
 from looper.views.runs import RunView, read_runs
-from looper.views.show import duration
+from looper.views.show import duration, shortened
 
 ENOUGH = 3
 """Fewer cells say nothing about how long others will take."""
@@ -173,14 +173,13 @@ def time_lines(
     training = any(arm.learning and arm.learning.treatment.is_adapter for arm in wanted)
     yield (
         f"time: about {duration(seconds.mean)} ({duration(seconds.low)} to {duration(seconds.high)}, 95 %) for rollouts and verification "
-        f"with {counted(workers, 'worker')}, at {each.mean:.2f} s a cell, mean of {found.cells} in {found.run}"
+        f"with {counted(workers, 'worker')}, at {each.mean:.2f} s a cell with its tests, mean of {found.cells} in {found.run}"
         + ("; training comes on top" if training else "")
     )
     if found.tokens is not None:
-        tokens = found.tokens.times(cells / 1e6)
-        yield (
-            f"tokens: about {tokens.mean:.2g} million ({tokens.low:.2g} to {tokens.high:.2g}), at {found.tokens.mean:.0f} a cell"
-        )
+        tokens = found.tokens.times(cells)
+        about, low, high = map(shortened, (tokens.mean, tokens.low, tokens.high))
+        yield f"tokens: about {about} ({low} to {high}), at {found.tokens.mean:.0f} a cell"
 
 
 def time_data(cells: int, workers: int, found: MeasuredRun | None) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 `looper lineage why` prints it and the cell's page shows it; all of it is read from a run's records and the adapters' cards.
 """
 
+import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from looper.records.learning import Learning
@@ -12,6 +13,7 @@ from looper.records.plan import Arm, arm_of
 from looper.records.text import counted, listed
 from looper.records.training import AdapterRecord
 from looper.records.treatment import Consolidation
+from looper.views.diff import leaves
 from looper.views.runs import RunView
 
 LISTED = 6
@@ -104,8 +106,7 @@ def _arm_lines(run: RunView, arm: Arm, card_of: Callable[[str], AdapterRecord | 
 def _learning_lines(
     run: RunView, arm: Arm, learning: Learning, card_of: Callable[[str], AdapterRecord | None]
 ) -> Iterator[str]:
-    said = learning.model_dump(mode="json", exclude_defaults=True)
-    yield f"  learned: {', '.join(f'{key} {value}' for key, value in said.items())}"
+    yield f"  learned: {_flat(learning.model_dump(mode='json', exclude_defaults=True))}"
     how, experience = learning.remembers, run.manifest.plan.experience
     if how is not None and experience is not None and learning.needs_experience:
         told = experience.told(how)
@@ -128,6 +129,13 @@ def _consolidation_lines(
         yield from _adapter_lines(made.adapter, card_of)
 
 
+def _flat(said: Mapping[str, Any]) -> str:
+    """Keys with their values, those of a part by their path, as in `memory.kind lessons`."""
+    found = leaves(said)
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in found.items()}
+    return ", ".join(f"{key} {'as by default' if text == '{}' else text}" for key, text in texts.items())
+
+
 def _adapter_lines(name: str, card_of: Callable[[str], AdapterRecord | None]) -> Iterator[str]:
     try:
         card = card_of(name)
@@ -137,8 +145,7 @@ def _adapter_lines(name: str, card_of: Callable[[str], AdapterRecord | None]) ->
     if card is None:
         yield f"    adapter {name}: its folder is gone"
         return
-    settings = card.settings.model_dump(mode="json", exclude_defaults=True)
-    yield f"    adapter {card.id}, {card.make.value}: {', '.join(f'{key} {value}' for key, value in settings.items())}"
+    yield f"    adapter {card.id}, {card.make.value}: {_flat(card.settings.model_dump(mode='json', exclude_defaults=True))}"
     yield (
         f"    from {counted(card.train_examples, 'example')} ({card.examples_hash[:12]}) of {listed([name[:24] for name in card.tasks], LISTED)}; changed by "
         f"{100 * card.relative_change:.1f} %, {card.backend}"

@@ -8,12 +8,13 @@ from looper.views.concurrency import concurrency_lines
 from looper.views.figures import behaviour, likelihoods
 from looper.views.findings import (
     COLUMNS,
+    before_lines,
     begun_rows,
     by_themselves,
     contrast_lines,
     control_lines,
     damage_lines,
-    registered_lines,
+    result_lines,
     stratified_lines,
     treatment_lines,
 )
@@ -103,7 +104,8 @@ def _provenance(run: RunView) -> list[str]:
 def _sections(run: RunView) -> list[str]:
     lines: list[str] = []
     for head, found in (
-        ("Registered before the data:", [*registered_lines(run), *stratified_lines(run)]),
+        ("Registered before the data:", before_lines(run)),
+        ("Registered results:", [*result_lines(run), *stratified_lines(run)]),
         (
             f"{by_themselves(run)}:",
             contrast_lines(run),

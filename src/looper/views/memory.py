@@ -149,10 +149,15 @@ def told_of(run: RunView) -> list[Told]:
     return found
 
 
-def told_lines(run: RunView) -> list[str]:
-    """One line for each of those arms."""
+def told_lines(run: RunView, *names: str) -> list[str]:
+    """One line for each of those arms, or for those of them that these arms or choices stand on."""
+    named = {arm for name in names for arm in run.members(name)}
     seeds = {arm.name: run.manifest.plan.seeds_of(arm) for arm in run.manifest.plan.arms}
-    return [found.line(one_seed=len(seeds[found.arm]) == 1) for found in told_of(run)]
+    return [
+        found.line(one_seed=len(seeds[found.arm]) == 1)
+        for found in told_of(run)
+        if not names or found.arm in named
+    ]
 
 
 def _remembering(run: RunView, name: str) -> Remembering | None:

@@ -39,6 +39,15 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def shortened(number: float) -> str:
+    """A number of tokens as people say it: 812, 42.9 k, 1.2 M."""
+    for unit, name in ((1e6, "M"), (1e3, "k")):
+        # What would round up to the next unit is said in that.
+        if number >= 0.9995 * unit:
+            return f"{number / unit:.1f} {name}"
+    return f"{number:.0f}"
+
+
 def prompt_length(step: Step) -> str:
     """Tokens of a step's prompt and who counted them: the server's or tokenizer's own count, or what was estimated before it was
     asked; empty where nobody did."""
@@ -93,9 +102,16 @@ def step_text(step: Step) -> str:
     if step.stop_reason:
         notes.append(f"ends: {step.stop_reason.value}")
     head = f"── step {step.index} ── {', '.join(notes)}"
-    return (
-        f"{head}\n{harmless(step.reply.text)}\n── {result_text(step)} ──\n{harmless(step.observation.text)}"
-    )
+    result, seen = result_text(step), harmless(step.observation.text)
+    # What a tool says of a success is often the word of its result and nothing else.
+    told = [] if seen.strip() == result else [seen]
+    return "\n".join([head, harmless(step.reply.text), f"── {result} ──", *told])
+
+
+def took_text(end: Trajectory, verdict: Verdict | None) -> str:
+    """How long a cell took: the agent alone, which is what the table of arms has, and with the tests that judged it."""
+    whole = f", {end.wall_s + verdict.wall_s:.1f} s with tests" if verdict is not None else ""
+    return f"agent {end.wall_s:.1f} s{whole}"
 
 
 def ending_text(end: Trajectory | None, verdict: Verdict | None, *, whole: bool = True) -> str:
@@ -104,7 +120,7 @@ def ending_text(end: Trajectory | None, verdict: Verdict | None, *, whole: bool 
     if end is not None:
         why = f": {harmless(end.stop_cause)}" if end.stop_cause else ""
         lines.append(
-            f"══ {end.stop_reason.value} after {counted(end.steps, 'step')}, {end.wall_s:.1f} s{why} ══"
+            f"══ {end.stop_reason.value} after {counted(end.steps, 'step')}, {took_text(end, verdict)}{why} ══"
         )
         lines.append(harmless(end.patch) or "(empty patch)")
     if verdict is None:

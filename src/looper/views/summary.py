@@ -40,8 +40,8 @@ _BLIND = re.compile(r"no difference is shown in \d+ % of runs")
 _AGAIN = re.compile(r"\(A/A, expected 0(?:, [^)]*)?\): .*? (\d+) pairs, (\d+) gained, (\d+) lost")
 _REPOSITORIES = re.compile(r"; by repository .*?, (\d+) of them")
 _CONTROL = re.compile(
-    r"- (\w+) − base \((?:A/A, expected 0|control(?:, no gain expected)?)(?:, (registered[^)]*|exploratory))?\): ([-+][\d.]+) points, 95 % (?:interval )?"
-    r"([-+][\d.]+ to [-+][\d.]+), (?:p = .*?, )?(\d+) pairs"
+    r"- (\w+) − base \((?:A/A, expected 0|control(?:, no gain expected)?)(?:, (registered[^)]*|exploratory))?\): ([-+][\d.]+) points, (?:95 % (?:interval )?"
+    r"([-+][\d.]+ to [-+][\d.]+), )?(?:(?:p = |by ).*?, )?(\d+) pairs?"
 )
 _FAMILY = re.compile(r"(\d+) contrasts? in one family")
 _RECIPE = re.compile(r"^- `(\w+)` is (.*)\.$", re.MULTILINE)
@@ -200,7 +200,7 @@ def _controls(one: Result) -> Iterator[tuple[str, str]]:
     family = _FAMILY.search(one.block)
     for arm, standing, points, interval, pairs in _CONTROL.findall(one.block):
         by_itself = f"95 % {interval}, {counted(pairs, 'pair')}"
-        if one.decision == PILOT:
+        if one.decision == PILOT and interval:
             yield arm, f"*{PILOT}*: {points} points, {by_itself}"
         elif ":" in standing:
             among = f", one of {family[1]} in its family" if family else ""

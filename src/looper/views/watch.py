@@ -11,7 +11,7 @@ from rich.text import Text
 from looper.errors import as_called
 from looper.views.findings import percent
 from looper.views.live import nodes_text
-from looper.views.show import duration, harmless
+from looper.views.show import duration, harmless, shortened
 
 COLOURS = {"running": "green", "stalled": "red", "stopped": "yellow", "finished": "dim"}
 BAR = 20
@@ -46,7 +46,7 @@ def _head(run: Mapping[str, Any]) -> Iterator[Text]:
     if run["writer"]:
         words.append(f"last record {duration(run['quiet_s'])} ago")
     if run["tokens"]:
-        words.append(f"{run['tokens'] / 1e6:.1f} M tokens")
+        words.append(f"{shortened(run['tokens'])} tokens")
     if run["damaged_records"]:
         words.append(f"{run['damaged_records']} damaged records")
     yield Text(", ".join(words), style="dim")

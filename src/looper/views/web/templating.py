@@ -6,7 +6,7 @@ from importlib import resources
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 
-from looper.views.show import duration, harmless, prompt_length
+from looper.views.show import duration, harmless, prompt_length, result_text, shortened, took_text
 
 
 def static_file(name: str) -> bytes:
@@ -26,7 +26,14 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         loader=FunctionLoader(load),
     )
-    found.filters.update(harmless=harmless, duration=duration, prompt_length=prompt_length)
+    found.filters.update(
+        harmless=harmless,
+        duration=duration,
+        prompt_length=prompt_length,
+        result_text=result_text,
+        shortened=shortened,
+        took_text=took_text,
+    )
     return found
 
 

@@ -295,6 +295,30 @@ document.addEventListener("keydown", (event) => {
   if (keys[event.key]) { event.preventDefault(); keys[event.key](); }
 });
 
+// Map -------------------------------------------------------------------------------------------------------------------------
+
+// A square is small and has no text: its name stands below the map. Who has no pointer to rest on it reads that first, and opens the
+// cell by touching it again.
+let touching = false, touched = "";
+
+function nameSquare(square) {
+  const line = one("#square");
+  if (line) line.textContent = square.title;
+}
+
+for (const kind of ["focusin", "pointerover"]) {
+  document.addEventListener(kind, (event) => { const square = event.target.closest?.(".map [title]"); if (square) nameSquare(square); });
+}
+document.addEventListener("pointerdown", (event) => { touching = event.pointerType === "touch"; });
+document.addEventListener("click", (event) => {
+  const square = event.target.closest?.(".map a");
+  if (!square || !touching || touched === square.href) return;
+  event.preventDefault();
+  touched = square.href;
+  nameSquare(square);
+  one("#square").append(" · touch again to open");
+});
+
 // Charts ----------------------------------------------------------------------------------------------------------------------
 
 const LOSS = ["#3b76c4", "#c4623b"];
