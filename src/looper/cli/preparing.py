@@ -148,10 +148,22 @@ def refuse_impossible(
         prepared.set_aside,
         data_stops(plan, [found.gate for found in overrides]),
     )
-    wrong = [*impossible(selected), *_unsupported(plan, settings.runs)]
+    wrong = _said_once([*impossible(selected), *_unsupported(plan, settings.runs)], plan)
     if found := [written.said(said, *path) for path, said in wrong]:
         raise BadInput(f"{'; '.join(found)}.")
     _refuse_taught(plan, settings)
+
+
+def _said_once(wrong: Sequence[tuple[Keys, str]], plan: Plan) -> Iterator[tuple[Keys, str]]:
+    """What is said of one key alike of several arms, in whose name it begins, is said of them together."""
+    names = [arm.name for arm in plan.arms]
+    told = [(said, next((name for name in names if said.startswith(f"{name} ")), "")) for _, said in wrong]
+    alike = grouped(
+        ((path, said.removeprefix(name)), name) for (path, _), (said, name) in zip(wrong, told, strict=True)
+    )
+    for (path, rest), (first, *others) in alike.items():
+        more = ", ".join(filter(None, others))
+        yield path, f"{first}{f' (as well as {more})' if more else ''}{rest}"
 
 
 def _refuse_taught(plan: Plan, settings: Settings) -> None:
@@ -212,10 +224,8 @@ def _unseen(card: AdapterRecord, prepared: PreparedPlan, written: Written, setti
     skip = max(at + 1 for ids in mine for at, name in enumerate(ids) if name in seen)
     left = min(len(ids) for ids in mine) - skip
     free = [name for ids in mine for name in ids if name not in seen]
-    name, (own, *_) = written.chosen, written.profile.texts
-    table = f"[tasks] of {name}" if name.endswith(".toml") else f"[profiles.{name}.tasks]"
-    if own.below and own.where(()) is None:
-        table += f' (below [profiles.{name}] with like = "{name}", which {own.source} lacks)'
+    own, *_ = written.profile.texts
+    table = own.table(("tasks",))
     trained = f"what it was trained on: looper adapter show {card.id}"
     if left > 0 and not plan.selection.tasks:
         return f"Evaluate later ones: skip = {skip} in {table} leaves {left} of each repository; {trained}"
