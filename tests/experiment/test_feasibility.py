@@ -241,6 +241,44 @@ def test_what_a_profile_of_all_plans_sets_leads_to_the_plan_and_is_said_of_sever
         )
 
 
+def test_a_gate_of_memory_that_may_stop_a_run_after_its_experience_is_said_before_it(
+    tmp_path: Path, here: Settings
+) -> None:
+    """By how many tasks base resolved in a run here, where there is one; no override passes it over, so it is said beforehand."""
+    file, options = tmp_path / "mine.toml", RunOptions(str(tmp_path / "mine.toml"), "demo")
+
+    def gates() -> tuple[list[str], list[str]]:
+        plan = [line for line in plan_lines(options, here) if line.startswith("gates: lesson")]
+        return plan, [line for line in dry_run(options, here) if line.startswith("lesson has to be told")]
+
+    file.write_text(THREE_ARMS + "[profiles.demo.experience]\nsamples = 1\nper_repo = 12\ndelivered = 0.6\n")
+    (plan,), (said,) = gates()
+    most, half = (int(number) for number in re.findall(r" at (\d+) if", plan))
+    assert half < 8 <= most and plan == f"gates: {said}"
+    assert (
+        f"told something at 8 of 12 tasks, or the run stops before it; it can be at {most} if every task"
+        in said
+    )
+    assert (
+        f"at {half} if only half of them are. That is known once the experience is gathered, no --override"
+        in said
+    )
+    assert (
+        "experience.per_repo (now 12), experience.samples (now 1) or experience.delivered (now 0.6) before"
+        in said
+    )
+    # Base resolved as good as all: nothing is to be feared.
+    text = THREE_ARMS.replace(
+        "[profiles.demo]",
+        '[[arms]]\nname = "again"\nrole = "again"\nrepetition = 1\nreason = "how often it differs from base by chance alone"\n[profiles.demo]',
+    )
+    known = plan_from_text("mine", text, "mine.toml", "demo", shared=SHARED)
+    known = known.model_copy(update={"arms": (known.arms[0], known.arms[3])})
+    written_before(here, "", "earlier-demo-1", differing=1, of=40, resolved=39, plan=known)
+    (plan,), warned = gates()
+    assert not warned and plan.endswith("24 of 24 are, as base would by earlier-demo-1")
+
+
 def test_a_key_of_a_shared_profile_that_a_plan_has_no_table_for_leads_to_the_profile_that_it_would_be_in() -> (
     None
 ):

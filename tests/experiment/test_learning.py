@@ -697,15 +697,25 @@ def test_a_memory_that_could_not_be_like_enough_tasks_is_refused_before_anything
 def test_a_memory_that_says_nothing_stops_the_run_with_a_command_that_goes_on_without_it(
     project: Project,
 ) -> None:
-    """Here because nothing of it is as short as the arm wants it."""
-    told = '[[arms]]\nname = "told"\nrole = "treatment"\nlearning = { treatment = "memory", source = "gold", memory = { items = 1, bytes = 40 } }\n'
+    """Here because nothing of it is as short as the arms want it. All such arms are named at once, or the next would stop it again."""
+    told = "".join(
+        f'[[arms]]\nname = "{name}"\nrole = "treatment"\nlearning = {{ treatment = "memory", source = "gold", memory = {{ items = {items}, bytes = 40 }} }}\n'
+        for name, items in (("told", 1), ("told_more", 2))
+    )
     text = plan_of("base", per_repo=6).replace("[profiles.micro]\n", f"{told}[profiles.micro]\n", 1)
     (project.folder / "experiments" / "learn.toml").write_text(text)
     stopped = project.looper("run", "learn")
     *_, way, error = stopped.stderr.strip().splitlines()
     assert stopped.returncode == 69
-    assert error.startswith("looper: told: its memory has something to say to 0 of 4 tasks;"), error
-    assert "experience.per_repo" in error and "that is another plan, and a new run" in error
+    assert error.startswith(
+        "looper: told: its memory has something to say to 0 of 4 tasks; told_more: its memory has something to say to 0 of 4 tasks; to the "
+        "others these arms"
+    ), error
+    assert (
+        "No --override passes this over" in error
+        and "experience.per_repo" in error
+        and "that is another plan, and a new run" in error
+    )
     start, command = way.split(" go on with: looper ")
     assert "The same command would stop here again" in start
     went_on = project.looper(*shlex.split(command))

@@ -169,8 +169,10 @@ def find_experiment(name: str, runs: Path) -> Path:
         what = f"{name} is a folder, and a plan is a TOML file or a name"
     else:
         what = f'There is no experiment "{name}"'
-    near = [*own, *(other for other in known if name and other.startswith(name))][:3]
-    near = near or difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    # What a name leads to: itself, or the file beside the user.
+    typed = {path.stem: str(path) for path in sorted(_plans_in(Path()))} | {other: other for other in known}
+    near = [*own, *(typed[other] for other in typed if name and other.startswith(name))][:3]
+    near = near or [typed[other] for other in difflib.get_close_matches(name, typed, n=3, cutoff=0.4)]
     hint = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(known) or 'none'}."
     raise BadInput(f"{what}. {hint} One of your own: looper new mine.toml")
 

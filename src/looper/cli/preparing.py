@@ -26,7 +26,7 @@ from looper.cli.wiring import (
 )
 from looper.errors import LISTED, BadInput
 from looper.experiment.checks import seen_text
-from looper.experiment.feasibility import Selected, data_stops, impossible
+from looper.experiment.feasibility import Selected, data_stops, impossible, told_at_most
 from looper.experiment.plans import Written
 from looper.experiment.schedule import (
     by_age,
@@ -43,7 +43,7 @@ from looper.journal import read_stream
 from looper.records.base import grouped
 from looper.records.eligibility import Validation
 from looper.records.learning import AGES, Source
-from looper.records.plan import ArmRole, Cell, Expect, Metric, Override, Plan, RunManifest, TaskSelection
+from looper.records.plan import Arm, ArmRole, Cell, Expect, Metric, Override, Plan, RunManifest, TaskSelection
 from looper.records.task import Task
 from looper.records.text import counted
 from looper.records.training import AdapterRecord
@@ -302,6 +302,52 @@ def _without_room(plan: Plan, known: MeasuredShare | None) -> Iterator[tuple[Key
                 f"({100 * known.low:.0f} to {100 * known.high:.0f}, 95 %) in {known.run}, which leaves {100 * room:.0f} at most. "
                 "Lower it",
             )
+
+
+@dataclass(frozen=True)
+class MemoryGate:
+    """What an arm's memory must have something to say to, which is known only after its experience was gathered."""
+
+    arm: str
+    said: str
+    """At how many tasks it has to, at most can, and probably will."""
+    may_stop: bool
+    """Whether it probably ends the run."""
+    advice: str
+
+
+def memory_gates(prepared: PreparedPlan, arms: Sequence[Arm], runs: Path) -> Iterator[MemoryGate]:
+    """Of each arm that is told what it gathers. Tasks are taken to be resolved as often as base did in a run here, or half of them."""
+    plan, total, experience = prepared.plan, len(prepared.tasks), prepared.plan.experience
+    learners = [(arm, how) for arm in arms if (how := arm.remembers) is not None and arm.learning is not None]
+    if experience is None or not learners:
+        return
+    known = resolved_by_base(runs_alike(runs, plan), plan)
+    share = 0.5 if known is None else 1 - (1 - known.share) ** experience.samples
+    for arm, how in learners:
+        if not arm.own_learning.needs_experience:
+            continue
+        tasks = prepared.experience.get(arm.own_learning.source, ())
+        # Spread evenly, so that each repository has its part of them.
+        some = [task for at, task in enumerate(tasks) if ceil((at + 1) * share) > ceil(at * share)]
+        most, probably = (told_at_most(experience, how, prepared.tasks, one) for one in (tasks, some))
+        least = ceil(experience.delivered * total)
+        which = (
+            "only half of them are"
+            if known is None
+            else f"{len(some)} of {len(tasks)} are, as base would by {known.run}"
+        )
+        certain = arm.own_learning.source is Source.GOLD
+        yield MemoryGate(
+            arm.name,
+            f"{arm.name} has to be told something at {least} of {counted(total, 'task')}, or the run stops before it; it can be at "
+            f"{most} if every task to learn from is resolved"
+            + ("" if certain else f", at {probably} if {which}"),
+            not certain and probably < least,
+            "That is known once the experience is gathered, no --override passes it over, and another plan gathers again: better change "
+            f"experience.per_repo (now {experience.per_repo}), experience.samples (now {experience.samples}) or experience.delivered (now "
+            f"{experience.delivered:g}) before",
+        )
 
 
 def with_environment(
