@@ -53,7 +53,11 @@ def test_of_several_phases_each_line_names_its_own_and_what_the_time_left_is_of(
     with RunProgress(Path("x"), "evaluation", total=2, todo=1, later=0) as shown:
         shown.finished(Cell(arm="base", seed=0, instance_id="task"), verdict)
     first, last = capsys.readouterr().err.splitlines()
-    assert first.endswith("1 to do") and last.startswith("evaluation 2/2 cells, ") and last.endswith(" of this phase")
+    assert (
+        first.endswith("1 to do")
+        and last.startswith("evaluation 2/2 cells, ")
+        and last.endswith(" of this phase")
+    )
 
 
 def test_c8_a_run_says_that_it_is_alive_while_no_cell_ends(

@@ -546,8 +546,8 @@ def test_what_is_trained_on_is_shown_in_the_windows_that_a_training_reads(
     whole, cut, short = shown(), shown("--max-tokens", "100"), shown("--max-tokens", "30")
     taught = counts(whole, r"turns? trained on")
     # Into a pipe there is no colour.
-    assert whole.startswith("what is trained on stands between >>> and <<<\n")
-    assert whole.count(">>>") == whole.count("<<<") == taught + 1
+    assert whole.startswith("what is trained on stands on lines that begin with: trained on │\n")
+    assert len(re.findall(r"^trained on │ ", whole, re.MULTILINE)) >= taught
     assert "part 1 of" not in whole and "part 1 of 2" in cut
     assert counts(cut, r"turns? trained on") + counts(cut, r"actions? left out") == taught
     assert counts(short, r"turns? trained on") < taught
@@ -581,8 +581,9 @@ def test_what_is_trained_on_by_hand_is_said_before_and_stands_in_the_record(
     assert re.search(r"^trained on \d+ tasks? of \w+: \S+", done.stdout, re.MULTILINE)
     listed = project.looper("adapter", "list").stdout.splitlines()
     mine = next(line for line in listed if line.startswith(name))
-    assert f"trained by hand from {run.folder.name} (experience_" in mine
-    assert re.search(r"  20\d\d-\d\d-\d\d \d\d:\d\d UTC  trained lora", mine)
+    assert f", from {run.folder.name} (experience_" in mine
+    assert re.search(r"  20\d\d-\d\d-\d\d \d\d:\d\d UTC  trained by hand lora of rank \d+ on ", mine)
+    assert mine.count("trained by hand") == 1 and re.search(r", trained on \d+ tasks?, ", mine)
     lora = next(found.adapter for found in run.consolidations if found.arm == "lora")
     of_the_run = next(line for line in listed if line.startswith(lora))
     assert re.search(rf"\blora\b.* of {run.folder.name}", of_the_run)

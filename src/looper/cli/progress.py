@@ -181,9 +181,11 @@ class TrainingProgress:
                 left = (now - begun) / (event.iteration - first) * (event.iterations - event.iteration)
                 self._say(
                     f"training {what}: {event.iteration}/{event.iterations}, loss {event.loss:.3f}, "
-                    f"about {duration(left)} left"
+                    f"about {duration(left)} of training left"
                 )
         elif event.event == "less_memory":
             self._say(f"training {what} with less memory: {event.said}")
         elif event.event == "finished" and what in self._loss:
-            self._say(f"trained {what}: loss {self._loss[what]:.3f}, {duration(now - self._begun[what][0])}")
+            self._say(
+                f"trained {what}: loss {self._loss[what]:.3f}, {duration(now - self._begun[what][0])} of training"
+            )

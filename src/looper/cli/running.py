@@ -137,7 +137,7 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
             typed=options.going_on,
             file=_plan_files(options, settings.runs),
         )
-        ledger = Ledger(folder, manifest)
+        ledger = Ledger(folder, manifest, settings.runs_elsewhere)
         stack.callback(ledger.close)
         for found in ledger.damage:
             say(f"damaged record set aside: {found.file} line {found.line}, {found.reason}")
@@ -414,7 +414,9 @@ def _new_folder(runs: Path, name: str, others: int) -> Path:
         except FileExistsError:
             others += 1
         except OSError as error:
-            raise JournalError(f"Cannot write to the run folder {folder}: {error.strerror}.") from error
+            raise JournalError(
+                f"Cannot write to the run folder {folder}: {error.strerror}. Fix that, or name another place with LOOPER_RUNS."
+            ) from error
         else:
             return folder
 

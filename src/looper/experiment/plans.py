@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from math import isfinite
 from pathlib import Path
 from types import MappingProxyType
@@ -518,12 +519,21 @@ def _divided(experience: Experience, split: str) -> Experience:
     return experience.model_copy(update={"split": how, "split_seed": seed})
 
 
+def _free(name: str, taken: Sequence[str]) -> str:
+    """A name that none has."""
+    return next(each for number in count(2) if (each := f"{name}_{number}") not in taken)
+
+
 def _names_exist(file: ExperimentText, profile: _ProfileText, whole: PlanLayers, layers: PlanLayers) -> None:
     """Raises BadInput for names of arms, in choices, contrasts and the profile, that no arm has."""
     arms = [arm.name for arm in file.arms]
     if twice := next((at for at, name in enumerate(arms) if name in arms[:at]), None):
         path: Keys = ("arms", twice, "name")
-        raise BadInput(f"{whole.where(path)}: {whole.named(path)}names must differ, found {', '.join(arms)}")
+        first = whole.where(("arms", arms.index(arms[twice]), "name"))
+        raise BadInput(
+            f"{whole.where(path)}: {whole.named(path)}names of arms must differ, and arm {twice + 1} of the file is called {arms[twice]} as arm "
+            f'{arms.index(arms[twice]) + 1} is ({first}). Rename one, as in name = "{_free(arms[twice], arms)}"'
+        )
     any_of = [*arms, *(found.name for found in file.choices)]
     asked: list[tuple[PlanLayers, Keys, str, list[str]]] = [
         *(
