@@ -11,7 +11,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 
 
@@ -237,7 +237,12 @@ class TreatmentMissing(InfrastructureError):
 
 
 class MemorySilent(TreatmentMissing):
-    """An arm's memory has nothing to say to its tasks, and would have nothing again."""
+    """An arm's memory has nothing to say to its tasks, and would have nothing again. `said` has, of each such arm, to how many of how many
+    tasks it has."""
+
+    def __init__(self, message: str, said: Mapping[str, tuple[int, int]]) -> None:
+        super().__init__(message)
+        self.said = said
 
 
 class RunBusy(LooperError):

@@ -417,16 +417,17 @@ def _is_still(descriptor: int, path: Path) -> bool:
 class RunLock:
     """The right to write to a folder, held until closed or until the process dies."""
 
-    def __init__(self, folder: Path, what: str = "run folder") -> None:
-        """Raises RunBusy, naming the holder, and JournalError where the folder cannot be written to."""
+    def __init__(self, folder: Path, what: str = "run folder", elsewhere: str = "") -> None:
+        """Raises RunBusy, naming the holder, and JournalError where the folder cannot be written to, with how another place is named where
+        that is known."""
+        usual = f"name another place with {'LOOPER_RUNS' if what == 'run folder' else 'LOOPER_HOME'}"
         self._path = folder / "lock"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._descriptor = _open(self._path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise JournalError(
-                f"Cannot write to the {what} {folder}: {error.strerror}. Fix that, or name another place with LOOPER_HOME, and with "
-                "LOOPER_RUNS for runs."
+                f"Cannot write to the {what} {folder}: {error.strerror}. Fix that, or {elsewhere or usual}."
             ) from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -612,7 +612,10 @@ def test_the_page_on_own_experiments_judges_an_adapter_at_tasks_that_it_has_not_
     assert (
         "trained on 12 of the evaluated tasks, jursutsut-01, jursutsut-02, jursutsut-03 and 9 more;" in told
     )
-    assert "Evaluate later ones: skip = 15 in [profiles.demo.tasks] leaves 25 of each repository" in told
+    assert (
+        "Evaluate later ones: skip = 15 in [profiles.demo.tasks] of adapted.toml leaves 25 of each repository"
+        in told
+    )
     assert "what it was trained on: looper adapter show 3f2a91c04d5e6b78" in told
     shared = one_line(
         looper("plan", "adapted.toml", "--profile", "micro", "--adapter", "3f2a", cwd=tmp_path, **home)
@@ -625,7 +628,7 @@ def test_the_page_on_own_experiments_judges_an_adapter_at_tasks_that_it_has_not_
     told = one_line(looper(*asked[:-1], "77aa", cwd=tmp_path, **home))
     assert (
         'Evaluate others: tasks = ["jursutsut-02", ' in told
-        and " and 38 more in [profiles.demo.tasks]" in told
+        and " and 38 more in [profiles.demo.tasks] of adapted.toml" in told
     )
     shown = looper("adapter", "show", "77aa", cwd=tmp_path, **home).stdout
     assert "trained on 2 tasks of jursutsut: jursutsut-01, jursutsut-40" in shown.splitlines()

@@ -40,6 +40,26 @@ def test_what_is_counted_after_an_interruption_says_since_when(
     assert "5/5 cells, since it was resumed 1 unresolved" in capsys.readouterr().err
 
 
+def test_of_several_phases_each_line_names_its_own_and_what_the_time_left_is_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Experience is one phase and the evaluation another: what is left of the first is not what is left of the run."""
+    (verdict, *_) = read_stream(write_run(tmp_path / "run"), "verdicts", Verdict)
+    with RunProgress(Path("x"), "experience", total=2, todo=1, later=24) as shown:
+        shown.finished(Cell(arm="base", seed=0, instance_id="task"), verdict)
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == "x: experience 2 cells, 1 done before, 1 to do; after this phase 24 cells to evaluate"
+    assert last.startswith("experience 2/2 cells, since") and last.endswith(" left of this phase")
+    with RunProgress(Path("x"), "evaluation", total=2, todo=1, later=0) as shown:
+        shown.finished(Cell(arm="base", seed=0, instance_id="task"), verdict)
+    first, last = capsys.readouterr().err.splitlines()
+    assert (
+        first.endswith("1 to do")
+        and last.startswith("evaluation 2/2 cells, ")
+        and last.endswith(" of this phase")
+    )
+
+
 def test_c8_a_run_says_that_it_is_alive_while_no_cell_ends(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -75,4 +95,4 @@ def test_a_run_says_what_it_does_before_its_cells(
     lines: list[str] = []
     run(RunOptions("exp00", "demo", arms=("base",), limit=1), here, lines.append)
     said = {line.partition(", for ")[0] for line in lines}
-    assert said >= {"asking the models what they are", "base: checking the context"}
+    assert said >= {"looking at the models", "base: checking the context"}

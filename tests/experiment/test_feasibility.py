@@ -16,7 +16,7 @@ from looper.cli.settings import Settings, settings
 from looper.edges.datasets.micro import MicroSuite
 from looper.errors import BadInput
 from looper.experiment.feasibility import Selected, data_stops, impossible
-from looper.experiment.plans import plan_from_text
+from looper.experiment.plans import plan_from_text, written_plan
 from looper.experiment.schedule import exhausted_repositories, learnable, split_tasks
 from looper.experiment.stages import learners_of
 from looper.journal import Stream
@@ -162,9 +162,12 @@ def test_p1_plan_and_run_refuse_before_anything_is_made_and_name_file_line_and_n
         .replace('like = "demo"', 'like = "demo"\nexperience = { per_repo = 2, delivered = 0.01 }', 1)
     )
     (tmp_path / "mine.toml").write_text(text)
-    line = SHARED["demo"].splitlines().index("minimum_tasks = 3") + 1
+    line = next(at for at, line in enumerate(text.splitlines(), 1) if line.startswith("experience = { per"))
     options = RunOptions(str(tmp_path / "mine.toml"), "demo")
-    said = rf"^profiles/demo.toml:{line}:1: experience.selection.minimum_tasks: 3 resolved tasks .* has 2 \(of 2 set aside\)"
+    said = (
+        rf"mine.toml:{line}:16: experience.selection.minimum_tasks, from the profile demo of all plans: 3 resolved tasks .* has 2 "
+        rf"\(of 2 set aside\).*; to set it, write selection.minimum_tasks = 2 in the table experience of .*mine.toml, line {line}\.$"
+    )
     for asked in (
         lambda: list(plan_lines(options, here)),
         lambda: run(options, here, print),
@@ -179,6 +182,119 @@ def test_p1_plan_and_run_refuse_before_anything_is_made_and_name_file_line_and_n
     )
     alone = replace(options, arms=("base",))
     assert list(plan_lines(alone, here)), "base alone learns nothing"
+
+
+THREE_ARMS = """
+title = "Memories"
+hypothesis = "A memory helps."
+factor = "memory"
+
+[[arms]]
+name = "base"
+role = "base"
+
+[[arms]]
+name = "lesson"
+role = "treatment"
+learning = { treatment = "memory" }
+
+[[arms]]
+name = "whole"
+role = "treatment"
+learning = { treatment = "memory", memory = { kind = "raw" } }
+
+[profiles.demo]
+like = "demo"
+"""
+
+
+@pytest.mark.parametrize(
+    ("own", "wrong", "write"),
+    [
+        ("[profiles.demo.experience]\nsamples = 1\nper_repo = 3\n", "per_repo = 3", r"under \[profiles.demo.experience\] of .*mine.toml\."),
+        ("experience.per_repo = 3\n", "per_repo = 3", "in the table experience of .*mine.toml, line 22\\."),
+        ('experience = { per_repo = 3, samples = 1 }\n', "per_repo = 3", "in the table experience of .*mine.toml, line 22\\."),
+        ('tasks.limit = 6\nexperience.split = "last"\n', 'split = "last"', "in the table experience of .*mine.toml, line 23\\."),
+    ],
+)  # fmt: skip
+def test_what_a_profile_of_all_plans_sets_leads_to_the_plan_and_is_said_of_several_arms_once(
+    tmp_path: Path, here: Settings, own: str, wrong: str, write: str
+) -> None:
+    """The key itself is in no file of the plan's author: the place is that of the one that the message names and the author wrote, and
+    what to write, and where, is said."""
+    file = tmp_path / "mine.toml"
+    file.write_text(THREE_ARMS + own)
+    line, text = next((at, text) for at, text in enumerate(file.read_text().splitlines(), 1) if wrong in text)
+    with pytest.raises(BadInput) as refused:
+        list(plan_lines(RunOptions(str(file), "demo"), here))
+    said = str(refused.value)
+    assert said.startswith(f"{file}:{line}:{text.index(wrong.split()[0].rpartition('.')[2]) + 1}: "), said
+    assert (
+        ": experience.delivered, from the profile demo of all plans: lesson (as well as whole) has to be told"
+        in said
+    )
+    assert said.count("has to be told") == 1
+    if "or less" in said:
+        share = re.search(r"lower it to ([0-9.]+) or less", said)
+        assert share and re.search(rf"; to set it, write delivered = {re.escape(share[1])} {write}$", said), (
+            said
+        )
+
+
+def test_a_gate_of_memory_that_may_stop_a_run_after_its_experience_is_said_before_it(
+    tmp_path: Path, here: Settings
+) -> None:
+    """By how many tasks base resolved in a run here, where there is one; no override passes it over, so it is said beforehand."""
+    file, options = tmp_path / "mine.toml", RunOptions(str(tmp_path / "mine.toml"), "demo")
+
+    def gates() -> tuple[list[str], list[str]]:
+        plan = [line for line in plan_lines(options, here) if line.startswith("gates: lesson")]
+        return plan, [line for line in dry_run(options, here) if line.startswith("lesson has to be told")]
+
+    file.write_text(THREE_ARMS + "[profiles.demo.experience]\nsamples = 1\nper_repo = 12\ndelivered = 0.6\n")
+    (plan,), (said,) = gates()
+    most, half = (int(number) for number in re.findall(r" at (\d+) if", plan))
+    assert half < 8 <= most and plan == f"gates: {said}"
+    assert (
+        f"told something at 8 of 12 tasks, or the run stops before it; it can be at {most} if every task"
+        in said
+    )
+    assert (
+        f"at {half} if only half of them are. That is known once the experience is gathered, no --override"
+        in said
+    )
+    assert (
+        "experience.per_repo (now 12), experience.samples (now 1) or experience.delivered (now 0.6) before"
+        in said
+    )
+    # Base resolved as good as all: nothing is to be feared.
+    text = THREE_ARMS.replace(
+        "[profiles.demo]",
+        '[[arms]]\nname = "again"\nrole = "again"\nrepetition = 1\nreason = "how often it differs from base by chance alone"\n[profiles.demo]',
+    )
+    known = plan_from_text("mine", text, "mine.toml", "demo", shared=SHARED)
+    known = known.model_copy(update={"arms": (known.arms[0], known.arms[3])})
+    written_before(here, "", "earlier-demo-1", differing=1, of=40, resolved=39, plan=known)
+    (plan,), warned = gates()
+    assert not warned and plan.endswith("24 of 24 are, as base would by earlier-demo-1")
+
+
+def test_a_key_of_a_shared_profile_that_a_plan_has_no_table_for_leads_to_the_profile_that_it_would_be_in() -> (
+    None
+):
+    text = THREE_ARMS.partition("[profiles.demo]")[0]
+    plan = written_plan("mine", text, "mine.toml", "demo", shared=SHARED)
+    said = plan.said("too much. Lower it to 4", "limits", "steps")
+    assert said == (
+        "mine.toml: limits.steps, from the profile demo of all plans: too much. Lower it to 4; to set it, write steps = 4 under "
+        '[profiles.demo.limits] (below [profiles.demo] with like = "demo", which mine.toml lacks)'
+    )
+    by_itself = written_plan(
+        "mine", text, "mine.toml", "own.toml", profile_text='like = "demo"\n', shared=SHARED
+    )
+    assert by_itself.said("wrong", "temperature").endswith(
+        "; to set it, write temperature at the top of own.toml"
+    )
 
 
 def test_a_plan_leaves_pilot_by_no_assumption_that_no_run_supports(tmp_path: Path, here: Settings) -> None:

@@ -546,8 +546,8 @@ def test_what_is_trained_on_is_shown_in_the_windows_that_a_training_reads(
     whole, cut, short = shown(), shown("--max-tokens", "100"), shown("--max-tokens", "30")
     taught = counts(whole, r"turns? trained on")
     # Into a pipe there is no colour.
-    assert whole.startswith("what is trained on stands between >>> and <<<\n")
-    assert whole.count(">>>") == whole.count("<<<") == taught + 1
+    assert whole.startswith("what is trained on stands on lines that begin with: trained on │\n")
+    assert len(re.findall(r"^trained on │ ", whole, re.MULTILINE)) >= taught
     assert "part 1 of" not in whole and "part 1 of 2" in cut
     assert counts(cut, r"turns? trained on") + counts(cut, r"actions? left out") == taught
     assert counts(short, r"turns? trained on") < taught
@@ -581,8 +581,9 @@ def test_what_is_trained_on_by_hand_is_said_before_and_stands_in_the_record(
     assert re.search(r"^trained on \d+ tasks? of \w+: \S+", done.stdout, re.MULTILINE)
     listed = project.looper("adapter", "list").stdout.splitlines()
     mine = next(line for line in listed if line.startswith(name))
-    assert f"trained by hand from {run.folder.name} (experience_" in mine
-    assert re.search(r"  20\d\d-\d\d-\d\d \d\d:\d\d UTC  trained lora", mine)
+    assert f", from {run.folder.name} (experience_" in mine
+    assert re.search(r"  20\d\d-\d\d-\d\d \d\d:\d\d UTC  trained by hand lora of rank \d+ on ", mine)
+    assert mine.count("trained by hand") == 1 and re.search(r", trained on \d+ tasks?, ", mine)
     lora = next(found.adapter for found in run.consolidations if found.arm == "lora")
     of_the_run = next(line for line in listed if line.startswith(lora))
     assert re.search(rf"\blora\b.* of {run.folder.name}", of_the_run)
@@ -698,15 +699,25 @@ def test_a_memory_that_could_not_be_like_enough_tasks_is_refused_before_anything
 def test_a_memory_that_says_nothing_stops_the_run_with_a_command_that_goes_on_without_it(
     project: Project,
 ) -> None:
-    """Here because nothing of it is as short as the arm wants it."""
-    told = '[[arms]]\nname = "told"\nrole = "treatment"\nlearning = { treatment = "memory", source = "gold", memory = { items = 1, bytes = 40 } }\n'
+    """Here because nothing of it is as short as the arms want it. All such arms are named at once, or the next would stop it again."""
+    told = "".join(
+        f'[[arms]]\nname = "{name}"\nrole = "treatment"\nlearning = {{ treatment = "memory", source = "gold", memory = {{ items = {items}, bytes = 40 }} }}\n'
+        for name, items in (("told", 1), ("told_more", 2))
+    )
     text = plan_of("base", per_repo=6).replace("[profiles.micro]\n", f"{told}[profiles.micro]\n", 1)
     (project.folder / "experiments" / "learn.toml").write_text(text)
     stopped = project.looper("run", "learn")
     *_, way, error = stopped.stderr.strip().splitlines()
     assert stopped.returncode == 69
-    assert error.startswith("looper: told: its memory has something to say to 0 of 4 tasks;"), error
-    assert "experience.per_repo" in error and "that is another plan, and a new run" in error
+    assert error.startswith(
+        "looper: told: its memory has something to say to 0 of 4 tasks; told_more: its memory has something to say to 0 of 4 tasks; to the "
+        "others these arms"
+    ), error
+    assert (
+        "No --override passes this over" in error
+        and "experience.per_repo" in error
+        and "that is another plan, and a new run" in error
+    )
     start, command = way.split(" go on with: looper ")
     assert "The same command would stop here again" in start
     went_on = project.looper(*shlex.split(command))

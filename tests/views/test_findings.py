@@ -400,12 +400,14 @@ def test_time_is_foretold_from_the_largest_run_that_fits_with_how_sure_that_is(t
         os.utime(path, (2**31, 2**31))
     found = measured(tmp_path, plan)
     assert found is not None and (found.run, found.cells) == (many.name, 9)
-    (time, tokens) = time_lines(plan, plan.arms, 100, 4, found)
+    (time, tokens) = time_lines(plan, plan.arms, 50, 100, 4, found)
     assert time.startswith("time: about 50 s (50 s to 50 s, 95 %)") and "training" not in time
     assert "mean of 9 in large" in time and "at 300 a cell" in tokens
     shutil.rmtree(many)
     assert measured(tmp_path, plan) is None, "two cells"
-    (unknown,) = time_lines(plan, plan.arms, 100, 4, None)
+    (unknown,) = time_lines(plan, plan.arms, 4, 100, 4, None)
+    assert "--limit" not in unknown, "that would be the whole plan"
+    (unknown,) = time_lines(plan, plan.arms, 50, 100, 4, None)
     assert "no run here has 3 cells with this model, suite and limits" in unknown and "--limit 4" in unknown
     assert discordance(tmp_path, plan) is None, "no arm of these repeats base"
 

@@ -33,7 +33,7 @@ from looper.views.diff import arms_data, arms_diff
 from looper.views.findings import difference_text
 from looper.views.memory import why_nothing
 from looper.views.runs import read_run
-from looper.views.show import Prompt, ending_text, harmless, mask_text, prompt_text, step_text
+from looper.views.show import TRAINED_ON, Prompt, ending_text, harmless, mask_text, prompt_text, step_text
 from looper.views.tables import run_table
 
 
@@ -317,10 +317,12 @@ def test_every_report_says_at_how_many_tasks_a_memory_was_told_nothing_and_why(t
 def test_what_is_trained_on_is_seen_where_there_is_no_colour() -> None:
     example = Example(source="base/0/a__b-1/1", instance_id="a__b-1", repo="a/b", turns=())
     found = Windows(example=example, texts=(("asked said more", ((6, 10),)),), too_long=0, kept_aside=False)
-    assert "asked >>>said<<< more" in mask_text(found, 9, colour=False).plain
+    # On lines of its own: signs within a line could be the text's.
+    blank = " " * len(TRAINED_ON)
+    assert f"\n{blank}asked \n{TRAINED_ON}said\n{blank} more\n" in mask_text(found, 9, colour=False).plain
     assert "asked said more" in mask_text(found, 9).plain
     aside = found.model_copy(update={"kept_aside": True})
-    assert ">>>" not in mask_text(aside, 9, colour=False).plain, "nothing of it is trained on"
+    assert TRAINED_ON not in mask_text(aside, 9, colour=False).plain, "nothing of it is trained on"
 
 
 def test_a_cell_without_an_end_says_so() -> None:

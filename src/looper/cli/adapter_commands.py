@@ -5,13 +5,16 @@ from typing import Annotated
 
 import typer
 
-from looper.cli.options import AsJson, OnlyRun, chosen_settings, json_line, print_lines, shown
+from looper.cli.options import AsJson, OnlyRun, adapter_ids, chosen_settings, json_line, print_lines, shown
 from looper.records.text import counted
 
 adapter = typer.Typer(
     no_args_is_help=True, help="Adapters that were trained here, for other engines and back."
 )
-AdapterId = Annotated[str, typer.Argument(metavar="ADAPTER", help="Id of an adapter, or its beginning.")]
+AdapterId = Annotated[
+    str,
+    typer.Argument(metavar="ADAPTER", help="Id of an adapter, or its beginning.", autocompletion=adapter_ids),
+]
 
 
 @adapter.command("list")
@@ -41,7 +44,10 @@ def show_adapter(wanted: AdapterId, as_json: AsJson = False) -> None:
 @adapter.command("rm")
 def remove_adapter(
     wanted: Annotated[
-        list[str], typer.Argument(metavar="ADAPTER", help="Ids of adapters, or their beginnings.")
+        list[str],
+        typer.Argument(
+            metavar="ADAPTER", help="Ids of adapters, or their beginnings.", autocompletion=adapter_ids
+        ),
     ],
     force: Annotated[
         bool, typer.Option("--force", help="Although a run or another adapter names it.")

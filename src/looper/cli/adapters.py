@@ -109,17 +109,21 @@ def _trained_from(name: str, read: Callable[[str], AdapterRecord | None]) -> set
 
 def _about(card: AdapterRecord, users: Sequence[tuple[str, tuple[str, ...]]]) -> str:
     return (
-        f"{card.make.value} {card.settings.kind.value} of rank {card.rank} on {card.base.name}, {_origin(card, users)}, "
-        f"{counted(len(card.tasks), 'task')}, {card.trained_tokens} tokens in {card.seconds:.0f} s, change "
+        f"{card.make.value}{_by_hand(card)} {card.settings.kind.value} of rank {card.rank} on {card.base.name}, {_origin(card, users)}, "
+        f"trained on {counted(len(card.tasks), 'task')}, {card.trained_tokens} tokens in {card.seconds:.0f} s, change "
         f"{100 * card.relative_change:.1f} %"
     )
+
+
+def _by_hand(card: AdapterRecord) -> str:
+    return " by hand" if card.run is not None else ""
 
 
 def _origin(card: AdapterRecord, users: Sequence[tuple[str, tuple[str, ...]]]) -> str:
     """Who made an adapter of what, and which arms of which runs have it."""
     arms = dict.fromkeys(arm_of(source) for source in card.sources)
-    by_hand = [f"trained by hand from {card.run} ({', '.join(arms)})"] if card.run is not None else []
-    had = [f"{', '.join(named)} of {run}" for run, named in users]
+    by_hand = [f"from {card.run} ({', '.join(arms)})"] if card.run is not None else []
+    had = [f"had by {', '.join(named)} of {run}" for run, named in users]
     more = [f"{len(had) - MOST} more"] if len(had) > MOST else []
     return "; ".join([*by_hand, *had[:MOST], *more]) or "of no run that is here"
 

@@ -27,7 +27,7 @@ BY_ITSELF = {
     "suites": "the embedded suites, written again when a run needs them",
     "environments": "interpreters and packages of tasks, built again when a run needs them",
     "served_adapters": "adapters as other servers read them, written again when a run needs them",
-    "exports": "base trees of tasks, taken again from the mirrors",
+    "exports": "base trees of tasks, made again from generated repositories or mirrors when a run needs them",
     "workspaces": "working trees of runs",
     "processes": "locks of processes that run cells for another machine",
     "verdicts": "verdicts on real tasks, judged again when a run needs them",

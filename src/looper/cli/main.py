@@ -4,6 +4,7 @@ A command here has its options and its help and calls one function elsewhere. Be
 become a line and an exit code, interruptions are said, and output goes to whatever terminal or pipe there is.
 """
 
+import contextlib
 import io
 import os
 import shlex
@@ -70,6 +71,7 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except _UsageError as error:
             _say_how_a_run_is_named(error)
+            _say_what_was_found(error)
             raise
 
     def main(self, *args: Any, **extra: Any) -> Any:
@@ -80,6 +82,21 @@ class _Commands(TyperGroup):
             if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
                 raise Cancelled(interrupted()) from None
             raise
+
+
+def _say_what_was_found(error: Any) -> None:
+    """A number out of its range, or no number, is said as in a plan: with what would be right and what was typed."""
+    cause = error.__cause__
+    if not hasattr(cause, "errors"):
+        return
+    from looper.experiment.plan_errors import BOUNDS, plain_words
+
+    problem, *_ = cause.errors()
+    if problem["type"] not in BOUNDS and not problem["type"].startswith(("int_", "float_")):
+        return
+    with contextlib.suppress(ValueError):
+        problem["input"] = float(problem["input"]) if "." in str(problem["input"]) else int(problem["input"])
+    error.message = plain_words(problem, None)
 
 
 def _say_how_a_run_is_named(error: Any) -> None:
@@ -432,7 +449,7 @@ def train(
         bool,
         typer.Option(
             "--show-mask",
-            help="Print the examples as a training with these options reads them, what is trained on in colour, or between >>> and <<< where there is none, and train nothing.",
+            help="Print the examples as a training with these options reads them, what is trained on in colour, or where there is none on lines of its own that begin with 'trained on │', and train nothing.",
         ),
     ] = False,
     data: Data = None,
@@ -478,7 +495,7 @@ def train(
             print(json_line({"examples": [*masks]}))
         colour = console.color_system is not None
         if not colour and not as_json:
-            print(f"what is trained on stands between {' and '.join(TRAINED_ON)}")
+            print(f"what is trained on stands on lines that begin with: {TRAINED_ON.strip()}")
         for found in () if as_json else masks:
             console.print(mask_text(found, chosen.max_tokens, colour=colour), soft_wrap=True)
         return

@@ -32,6 +32,28 @@ def run_names(incomplete: str) -> list[str]:
     return [path.name for path in reversed(run_folders(settings().runs)) if path.name.startswith(incomplete)]
 
 
+def experiment_names(incomplete: str) -> list[str]:
+    """For the shell: plans that a name is enough for, and plan files of this folder, that begin so."""
+    from looper.cli.plans import plan_files, registered
+
+    return [name for name in (*sorted(registered()), *plan_files()) if name.startswith(incomplete)]
+
+
+def profile_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """For the shell: profiles of the plan that was typed before, and those of all plans, that begin so."""
+    from looper.cli.plans import profiles_for
+
+    return [name for name in profiles_for(ctx.params.get("experiment")) if name.startswith(incomplete)]
+
+
+def adapter_ids(incomplete: str) -> list[str]:
+    """For the shell: ids of adapters that begin so."""
+    from looper.cli.settings import settings
+    from looper.cli.wiring import adapter_store
+
+    return [name for name in adapter_store(settings()).ids() if name.startswith(incomplete)]
+
+
 _RUN = "A run: its folder, name, beginning of its name, or experiment for its newest run, the one begun last."
 RunName = Annotated[
     str | None,
@@ -46,11 +68,15 @@ OnlyRun = Annotated[
     typer.Option("--run", metavar="RUN", help="Only this run, named as for show.", autocompletion=run_names),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on one line.")]
-Experiment = Annotated[str, typer.Argument(help="Name of a plan in experiments/, or a TOML file.")]
+Experiment = Annotated[
+    str,
+    typer.Argument(help="Name of a plan in experiments/, or a TOML file.", autocompletion=experiment_names),
+]
 Profile = Annotated[
     str | None,
     typer.Option(
-        help="A profile of the plan (micro, demo, swe), or a TOML file with one; else micro, or the only one that the plan's file has."
+        help="A profile of the plan (micro, demo, swe), or a TOML file with one; else micro, or the only one that the plan's file has.",
+        autocompletion=profile_names,
     ),
 ]
 Model = Annotated[
@@ -78,7 +104,11 @@ SplitLetter = Annotated[
     ),
 ]
 AdapterId = Annotated[
-    str | None, typer.Option(help="Id of an adapter that was trained here, for the arms that carry one.")
+    str | None,
+    typer.Option(
+        help="Id of an adapter that was trained here, for the arms that carry one.",
+        autocompletion=adapter_ids,
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,

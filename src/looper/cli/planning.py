@@ -4,19 +4,18 @@ A plan is loaded and prepared as a run would do it, and nothing is run. Each `_â
 same figures come as one object.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from looper.cli.options import json_line
 from looper.cli.plans import RunOptions, how_to_train, load_written
-from looper.cli.preparing import PreparedPlan, adapters_that_fit, prepare, refuse_impossible
+from looper.cli.preparing import PreparedPlan, adapters_that_fit, memory_gates, prepare, refuse_impossible
 from looper.cli.running import workers_for
 from looper.cli.settings import Settings
 from looper.cli.wiring import training_memory
 from looper.errors import BadInput
 from looper.experiment.claims import in_metric, plainly
-from looper.experiment.feasibility import told_at_most
 from looper.experiment.schedule import leaking_tasks
 from looper.experiment.stages import learners_of
 from looper.metrics.claim import metric_name
@@ -95,10 +94,10 @@ def plan_lines(options: RunOptions, settings: Settings, *, as_json: bool = False
     yield from _arm_lines(plan, wanted)
     yield from _adapter_lines(adapters, wanted)
     yield from _task_lines(prepared, learned_from)
-    yield from time_lines(plan, wanted, cells + gathering, workers, known)
+    yield from time_lines(plan, wanted, len(tasks), cells + gathering, workers, known)
     yield from _memory_lines(prepared, settings, wanted)
     yield from _decision_lines(prepared)
-    yield from _gate_lines(prepared, wanted)
+    yield from _gate_lines(prepared, wanted, settings.runs)
 
 
 def _other_arm_lines(plan: Plan, wanted: Sequence[Arm]) -> Iterator[str]:
@@ -268,7 +267,7 @@ def _decision_lines(prepared: PreparedPlan) -> Iterator[str]:
     )
 
 
-def _gate_lines(prepared: PreparedPlan, wanted: Sequence[Arm]) -> Iterator[str]:
+def _gate_lines(prepared: PreparedPlan, wanted: Sequence[Arm], runs: Path) -> Iterator[str]:
     """What is asked before an arm's first task, or while it works."""
     yield "gates: a prompt of full length is read whole; no arm answers without actions"
     plan = prepared.plan
@@ -284,25 +283,8 @@ def _gate_lines(prepared: PreparedPlan, wanted: Sequence[Arm]) -> Iterator[str]:
             "gates: every adapter is in the model that is served and has seen no evaluated task; those of an arm leave valid "
             "actions within 5 points of base's, on the average"
         )
-    yield from _memory_gate_lines(prepared, learners, plan.experience)
-
-
-def _memory_gate_lines(
-    prepared: PreparedPlan, learners: Sequence[Arm], experience: Experience
-) -> Iterator[str]:
-    """At how many tasks each memory could have something to say, where all that is learned from is resolved and where half of it is."""
-    total = len(prepared.tasks)
-    for arm in learners:
-        learning, how = arm.own_learning, arm.remembers
-        if how is None or not learning.needs_experience:
-            continue
-        tasks = prepared.experience.get(learning.source, ())
-        most, half = (told_at_most(experience, how, prepared.tasks, one) for one in (tasks, tasks[::2]))
-        least = math.ceil(experience.delivered * total)
-        yield (
-            f"gates: {arm.name} has to be told something at {least} of {counted(total, 'task')}, or the run stops before it; it can be at "
-            f"{most} if every task to learn from is resolved, at {half} if only half of them are"
-        )
+    for gate in memory_gates(prepared, learners, runs):
+        yield f"gates: {gate.said}{f'. {gate.advice}' if gate.may_stop else ''}"
 
 
 def _to_learn_from(prepared: PreparedPlan) -> str:

@@ -120,6 +120,20 @@ def _plans_in(folder: Path) -> Iterator[Path]:
                 yield path
 
 
+def plan_files() -> list[str]:
+    """Plans of the current folder."""
+    return sorted(str(path) for path in _plans_in(Path()))
+
+
+def profiles_for(experiment: str | None) -> list[str]:
+    """Names of the profiles that a plan may run under, its own first; of no plan that is there, those of all plans."""
+    path = registered().get(experiment or "", Path(experiment or ""))
+    own: list[str] = []
+    with contextlib.suppress(BadInput, OSError, tomllib.TOMLDecodeError):
+        own = [*tomllib.loads(named_text(path)).get("profiles", {})]
+    return list(dict.fromkeys([*own, *shared_profiles()]))
+
+
 def registered() -> dict[str, Path]:
     """Plans that a name is enough for."""
     return {
@@ -169,8 +183,10 @@ def find_experiment(name: str, runs: Path) -> Path:
         what = f"{name} is a folder, and a plan is a TOML file or a name"
     else:
         what = f'There is no experiment "{name}"'
-    near = [*own, *(other for other in known if name and other.startswith(name))][:3]
-    near = near or difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    # What a name leads to: itself, or the file beside the user.
+    typed = {Path(file).stem: file for file in plan_files()} | {other: other for other in known}
+    near = [*own, *(typed[other] for other in typed if name and other.startswith(name))][:3]
+    near = near or [typed[other] for other in difflib.get_close_matches(name, typed, n=3, cutoff=0.4)]
     hint = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(known) or 'none'}."
     raise BadInput(f"{what}. {hint} One of your own: looper new mine.toml")
 

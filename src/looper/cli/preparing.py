@@ -26,7 +26,7 @@ from looper.cli.wiring import (
 )
 from looper.errors import LISTED, BadInput
 from looper.experiment.checks import seen_text
-from looper.experiment.feasibility import Selected, data_stops, impossible
+from looper.experiment.feasibility import Selected, data_stops, impossible, told_at_most
 from looper.experiment.plans import Written
 from looper.experiment.schedule import (
     by_age,
@@ -43,7 +43,7 @@ from looper.journal import read_stream
 from looper.records.base import grouped
 from looper.records.eligibility import Validation
 from looper.records.learning import AGES, Source
-from looper.records.plan import ArmRole, Cell, Expect, Metric, Override, Plan, RunManifest, TaskSelection
+from looper.records.plan import Arm, ArmRole, Cell, Expect, Metric, Override, Plan, RunManifest, TaskSelection
 from looper.records.task import Task
 from looper.records.text import counted
 from looper.records.training import AdapterRecord
@@ -148,10 +148,22 @@ def refuse_impossible(
         prepared.set_aside,
         data_stops(plan, [found.gate for found in overrides]),
     )
-    wrong = [*impossible(selected), *_unsupported(plan, settings.runs)]
+    wrong = _said_once([*impossible(selected), *_unsupported(plan, settings.runs)], plan)
     if found := [written.said(said, *path) for path, said in wrong]:
         raise BadInput(f"{'; '.join(found)}.")
     _refuse_taught(plan, settings)
+
+
+def _said_once(wrong: Sequence[tuple[Keys, str]], plan: Plan) -> Iterator[tuple[Keys, str]]:
+    """What is said of one key alike of several arms, in whose name it begins, is said of them together."""
+    names = [arm.name for arm in plan.arms]
+    told = [(said, next((name for name in names if said.startswith(f"{name} ")), "")) for _, said in wrong]
+    alike = grouped(
+        ((path, said.removeprefix(name)), name) for (path, _), (said, name) in zip(wrong, told, strict=True)
+    )
+    for (path, rest), (first, *others) in alike.items():
+        more = ", ".join(filter(None, others))
+        yield path, f"{first}{f' (as well as {more})' if more else ''}{rest}"
 
 
 def _refuse_taught(plan: Plan, settings: Settings) -> None:
@@ -212,10 +224,8 @@ def _unseen(card: AdapterRecord, prepared: PreparedPlan, written: Written, setti
     skip = max(at + 1 for ids in mine for at, name in enumerate(ids) if name in seen)
     left = min(len(ids) for ids in mine) - skip
     free = [name for ids in mine for name in ids if name not in seen]
-    name, (own, *_) = written.chosen, written.profile.texts
-    table = f"[tasks] of {name}" if name.endswith(".toml") else f"[profiles.{name}.tasks]"
-    if own.below and own.where(()) is None:
-        table += f' (below [profiles.{name}] with like = "{name}", which {own.source} lacks)'
+    own, *_ = written.profile.texts
+    table = own.table(("tasks",))
     trained = f"what it was trained on: looper adapter show {card.id}"
     if left > 0 and not plan.selection.tasks:
         return f"Evaluate later ones: skip = {skip} in {table} leaves {left} of each repository; {trained}"
@@ -292,6 +302,52 @@ def _without_room(plan: Plan, known: MeasuredShare | None) -> Iterator[tuple[Key
                 f"({100 * known.low:.0f} to {100 * known.high:.0f}, 95 %) in {known.run}, which leaves {100 * room:.0f} at most. "
                 "Lower it",
             )
+
+
+@dataclass(frozen=True)
+class MemoryGate:
+    """What an arm's memory must have something to say to, which is known only after its experience was gathered."""
+
+    arm: str
+    said: str
+    """At how many tasks it has to, at most can, and probably will."""
+    may_stop: bool
+    """Whether it probably ends the run."""
+    advice: str
+
+
+def memory_gates(prepared: PreparedPlan, arms: Sequence[Arm], runs: Path) -> Iterator[MemoryGate]:
+    """Of each arm that is told what it gathers. Tasks are taken to be resolved as often as base did in a run here, or half of them."""
+    plan, total, experience = prepared.plan, len(prepared.tasks), prepared.plan.experience
+    learners = [(arm, how) for arm in arms if (how := arm.remembers) is not None and arm.learning is not None]
+    if experience is None or not learners:
+        return
+    known = resolved_by_base(runs_alike(runs, plan), plan)
+    share = 0.5 if known is None else 1 - (1 - known.share) ** experience.samples
+    for arm, how in learners:
+        if not arm.own_learning.needs_experience:
+            continue
+        tasks = prepared.experience.get(arm.own_learning.source, ())
+        # Spread evenly, so that each repository has its part of them.
+        some = [task for at, task in enumerate(tasks) if ceil((at + 1) * share) > ceil(at * share)]
+        most, probably = (told_at_most(experience, how, prepared.tasks, one) for one in (tasks, some))
+        least = ceil(experience.delivered * total)
+        which = (
+            "only half of them are"
+            if known is None
+            else f"{len(some)} of {len(tasks)} are, as base would by {known.run}"
+        )
+        certain = arm.own_learning.source is Source.GOLD
+        yield MemoryGate(
+            arm.name,
+            f"{arm.name} has to be told something at {least} of {counted(total, 'task')}, or the run stops before it; it can be at "
+            f"{most} if every task to learn from is resolved"
+            + ("" if certain else f", at {probably} if {which}"),
+            not certain and probably < least,
+            "That is known once the experience is gathered, no --override passes it over, and another plan gathers again: better change "
+            f"experience.per_repo (now {experience.per_repo}), experience.samples (now {experience.samples}) or experience.delivered (now "
+            f"{experience.delivered:g}) before",
+        )
 
 
 def with_environment(

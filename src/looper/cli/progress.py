@@ -30,19 +30,23 @@ LOG_EVERY_S = 10.0
 class RunProgress:
     """A bar where there is a terminal, else a line every few seconds; both on standard error, both with an estimate."""
 
-    def __init__(self, folder: Path, name: str, *, total: int, todo: int) -> None:
-        """`name` of the stage; empty for the evaluation itself."""
-        self._total, self._todo, self._done = total, todo, 0
+    def __init__(self, folder: Path, name: str, *, total: int, todo: int, later: int | None = None) -> None:
+        """`name` of the phase; empty where there is one alone. `later` counts the cells of phases after it, where it is known that there
+        are some, and is 0 in the last of several."""
+        self._total, self._todo, self._done, self._name = total, todo, 0, f"{name}{' ' * bool(name)}"
+        self._of_what = " of this phase" if later is not None else ""
         self._counts: Counter[str] = Counter()
         self._begun = self._logged = self._ended = time.monotonic()
         self._lock, self._over = threading.Lock(), threading.Event()
         self._bar: Bar | None = None
         self._task: TaskID | None = None
         console = Console(stderr=True)
+        after = f"; after this phase {counted(later, 'cell')} to evaluate" if later else ""
         if todo:
             # Not by the console, which would break the line somewhere in a long path.
             print(
-                f"{folder}: {name}{' ' * bool(name)}{counted(total, 'cell')}, {total - todo} done before, {todo} to do",
+                f"{folder}: {self._name}{counted(total, 'cell')}, {total - todo} done before, {todo} to do"
+                f"{after}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -54,7 +58,7 @@ class RunProgress:
                 TextColumn("{task.description}"),
             )
             self._bar = Bar(*columns, console=console, transient=True)
-            self._task = self._bar.add_task("", total=total, completed=total - todo)
+            self._task = self._bar.add_task(name, total=total, completed=total - todo)
 
     def finished(self, cell: Cell, verdict: Verdict) -> None:
         with self._lock:
@@ -62,7 +66,7 @@ class RunProgress:
             self._counts[verdict.outcome.value] += 1
             self._ended = now = time.monotonic()
             if self._bar is not None and self._task is not None:
-                self._bar.update(self._task, advance=1, description=self._state(now))
+                self._bar.update(self._task, advance=1, description=f"{self._name}{self._state(now)}")
             elif now - self._logged >= LOG_EVERY_S or self._done == self._todo:
                 self._log(now)
 
@@ -70,7 +74,7 @@ class RunProgress:
         self._logged = now
         before = self._total - self._todo
         print(
-            f"{before + self._done}/{counted(self._total, 'cell')}, {self._state(now)}",
+            f"{self._name}{before + self._done}/{counted(self._total, 'cell')}, {self._state(now)}",
             file=sys.stderr,
             flush=True,
         )
@@ -83,7 +87,7 @@ class RunProgress:
             words.append(f"none ended for {duration(now - self._ended)}")
         if self._done:
             left = (now - self._begun) / self._done * (self._todo - self._done)
-            words.append(f"about {duration(left)} left")
+            words.append(f"about {duration(left)} left{self._of_what}")
         return ", ".join(words)
 
     def _keep_saying(self) -> None:
@@ -177,9 +181,11 @@ class TrainingProgress:
                 left = (now - begun) / (event.iteration - first) * (event.iterations - event.iteration)
                 self._say(
                     f"training {what}: {event.iteration}/{event.iterations}, loss {event.loss:.3f}, "
-                    f"about {duration(left)} left"
+                    f"about {duration(left)} of training left"
                 )
         elif event.event == "less_memory":
             self._say(f"training {what} with less memory: {event.said}")
         elif event.event == "finished" and what in self._loss:
-            self._say(f"trained {what}: loss {self._loss[what]:.3f}, {duration(now - self._begun[what][0])}")
+            self._say(
+                f"trained {what}: loss {self._loss[what]:.3f}, {duration(now - self._begun[what][0])} of training"
+            )

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from looper.bench.validate import shipped
@@ -17,7 +18,14 @@ from looper.bench.verify import VERSION
 from looper.cli.node import NodeWorker
 from looper.cli.options import the_run
 from looper.cli.plans import RunOptions, find_experiment, load_written
-from looper.cli.preparing import FEW_TASKS, PreparedPlan, adapters_that_fit, prepare, refuse_impossible
+from looper.cli.preparing import (
+    FEW_TASKS,
+    PreparedPlan,
+    adapters_that_fit,
+    memory_gates,
+    prepare,
+    refuse_impossible,
+)
 from looper.cli.progress import RunProgress, Spoken, TrainingProgress
 from looper.cli.settings import Settings
 from looper.cli.site import equipped, manifest_of, of_arms
@@ -39,9 +47,10 @@ from looper.experiment.stages import learners_of, run_stages
 from looper.experiment.staging import Staging
 from looper.journal import read_stream
 from looper.records.job import RunSpec
-from looper.records.plan import Override, Plan, RunManifest
+from looper.records.plan import Cell, Override, Plan, RunManifest
 from looper.records.text import counted
 from looper.records.trajectory import Step
+from looper.records.treatment import ProofKind
 from looper.views.live import resume_command
 from looper.views.runs import RunView, read_run, run_folders
 
@@ -51,6 +60,12 @@ def dry_run(options: RunOptions, settings: Settings) -> Iterator[str]:
     _, prepared = _laid_out(options, settings)
     plan = prepared.plan
     yield from _about(prepared, options.overrides)
+    wanted = plan.named_arms(options.arms)
+    yield from (
+        f"{gate.said}. {gate.advice}"
+        for gate in memory_gates(prepared, wanted, settings.runs)
+        if gate.may_stop
+    )
     seeds = len(plan.seeds)
     schedule = prepared.schedule(options.arms)
     arms = len({cell.arm for lane in schedule for cell in lane})
@@ -101,7 +116,7 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
     plan = prepared.plan
     with contextlib.ExitStack() as stack:
         site, models = stack.enter_context(equipped(prepared, options.sandbox, settings, say))
-        with say.during("asking the models what they are"):
+        with say.during("looking at the models"):
             manifest = manifest_of(prepared, site, models, options.arms, options.overrides)
         # What is named wrongly is said before all else, and before anybody waits for the machine.
         cluster = stack.enter_context(cluster_of(options.engine))
@@ -125,10 +140,14 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
             typed=options.going_on,
             file=_plan_files(options, settings.runs),
         )
-        ledger = Ledger(folder, manifest)
+        ledger = Ledger(folder, manifest, settings.runs_elsewhere)
         stack.callback(ledger.close)
         for found in ledger.damage:
             say(f"damaged record set aside: {found.file} line {found.line}, {found.reason}")
+        delivered = {one.arm for one in ledger.proofs.recovered if one.kind is ProofKind.MEMORY_DELIVERED}
+        for gate in memory_gates(prepared, plan.named_arms(options.arms), settings.runs):
+            if gate.may_stop and gate.arm not in delivered:
+                say(f"{gate.said}. {gate.advice}")
         workers = options.workers or room or workers_for(plan, None)
         named = folder.name if folder.parent == settings.runs else str(folder)
         command = options.going_on(named)
@@ -138,6 +157,8 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
         stop.heeded = True
         judged = judged_before(plan, folder, settings, fresh=options.fresh)
         run_context = site.run_context(models.of, judged, manifest.run_hash())
+        gathers = learners_of(plan, plan.named_arms(options.arms))
+        to_evaluate = sum(map(len, prepared.schedule(options.arms))) if gathers else None
         spec = RunSpec(manifest=manifest, sandbox=options.sandbox, arms=options.arms)
         try:
             run_stages(
@@ -164,7 +185,7 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
                     else engine(workers, run_context, stop),
                     workers=threads(workers_for(plan, options.workers)),
                     stop=stop,
-                    show=lambda name, cells, todo: RunProgress(folder, name, total=len(cells), todo=todo),
+                    show=partial(_progress, folder, to_evaluate),
                     say=say,
                     during=say.during,
                     tell=TrainingProgress(say),
@@ -187,6 +208,16 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
                 say(f"What was recorded stays. Once it is fixed, go on with: {command}")
             raise
     return read_run(folder)
+
+
+def _progress(
+    folder: Path, to_evaluate: int | None, name: str, cells: Sequence[Cell], todo: int
+) -> RunProgress:
+    """Of one phase, empty in `name` for the evaluation; the number of cells of that is None where there is no other phase."""
+    if to_evaluate is None:
+        return RunProgress(folder, name, total=len(cells), todo=todo)
+    later = to_evaluate if name else 0
+    return RunProgress(folder, name or "evaluation", total=len(cells), todo=todo, later=later)
 
 
 def _must_be_of(plan: Plan, view: RunView, options: RunOptions) -> None:
@@ -386,7 +417,9 @@ def _new_folder(runs: Path, name: str, others: int) -> Path:
         except FileExistsError:
             others += 1
         except OSError as error:
-            raise JournalError(f"Cannot write to the run folder {folder}: {error.strerror}.") from error
+            raise JournalError(
+                f"Cannot write to the run folder {folder}: {error.strerror}. Fix that, or name another place with LOOPER_RUNS."
+            ) from error
         else:
             return folder
 

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -69,7 +70,7 @@ def serve_pages(options: ServeOptions, settings: Settings, say: Callable[[str], 
             "sees everything, and nothing is encrypted on the way."
         )
     campaign = _campaign(options, settings, say)
-    with contextlib.closing(bound(options.host.replace("localhost", "127.0.0.1"), options.port)) as listening:
+    with contextlib.closing(_bound(options, settings)) as listening:
         port = int(listening.getsockname()[1])
         kept = settings.state / "serve" / f"{port}.sessions"
         auth = Authenticator(
@@ -152,6 +153,22 @@ def _warm(projection: Projection, tasks: "TasksOfRuns") -> None:
             registered_rows(run)
         if runs:
             tasks.of(runs[-1].manifest)
+
+
+def _bound(options: ServeOptions, settings: Settings) -> socket.socket:
+    """As `bound`; where a server of this user has the port, it is said how that one is opened."""
+    try:
+        return bound(options.host.replace("localhost", "127.0.0.1"), options.port)
+    except BadInput as taken:
+        try:
+            another_link(options.port, settings)
+        except BadInput:
+            raise taken from None
+        port = f" --port {options.port}"
+        raise BadInput(
+            f"Port {options.port} is in use by a looper serve of yours. To open that one: looper serve --link{port}. To begin another beside it: "
+            f"{str(taken).rpartition(': ')[2]}"
+        ) from taken
 
 
 def another_link(port: int, settings: Settings) -> str:

@@ -40,6 +40,8 @@ class Settings:
     server_wait_s: float | None = None
     """How long a model server is waited for that cannot be reached. LOOPER_SERVER_WAIT_S; one that has answered before is waited for ten minutes
     at least, and one that never has, where this is not set, not at all."""
+    runs_named: bool = False
+    """Whether LOOPER_RUNS names where runs are."""
     agents: Path | None = None
     """Versions of the agent's own source, by the hash of their trees, for arms that name one."""
     fetched: Mapping[tuple[ContentKind, str], Path] = field(default_factory=dict)
@@ -48,6 +50,13 @@ class Settings:
     def key_of(self, backend: str) -> str:
         """Of whoever serves a model; empty where that asks for none or none is set."""
         return self.keys.get(backend, "")
+
+    @property
+    def runs_elsewhere(self) -> str:
+        """How a person names another place for runs, by what named this one."""
+        if self.runs_named:
+            return "name another place with LOOPER_RUNS, which names this one"
+        return "go to a folder that can be written to, or name one with LOOPER_RUNS: this one is in the working folder"
 
     @property
     def adapters(self) -> Path:
@@ -85,6 +94,7 @@ def settings() -> Settings:
         keys={
             name: os.environ.get(traits.key, "").strip() for name, traits in BACKENDS.items() if traits.key
         },
+        runs_named=bool(os.environ.get("LOOPER_RUNS")),
         server_wait_s=_seconds("LOOPER_SERVER_WAIT_S"),
     )
 

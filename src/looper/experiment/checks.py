@@ -5,7 +5,7 @@ fail in silence elsewhere: servers cut prompts and ignore adapter paths, and the
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -242,16 +242,26 @@ def check_memory(deliveries: Sequence[Delivery], arm: str, least: float) -> Proo
     """That an arm's memory has something to say to at least this share of its tasks. Raises MemorySilent."""
     given = sum(found.says for found in deliveries)
     if deliveries and given / len(deliveries) < least:
-        share = math.floor(100 * given / len(deliveries)) / 100
-        lower = f", lower experience.delivered to {share:g} or less" if given else ""
-        raise MemorySilent(
-            f"{arm}: its memory has something to say to {given} of {counted(len(deliveries), 'task')}; to the others the arm would be "
-            f"base under another name, and {100 * least:.0f} % are the least (experience.delivered). In the plan, set more tasks aside "
-            f"(experience.per_repo) or try each more often (experience.samples){lower}, or leave the arm out: that is another plan, and "
-            "a new run."
-        )
+        raise memory_silent({arm: (given, len(deliveries))}, least)
     said = f"{given} of {len(deliveries)} tasks are told something"
     return Proof(kind=ProofKind.MEMORY_DELIVERED, arm=arm, subject="memory", passed=True, said=said)
+
+
+def memory_silent(said: Mapping[str, tuple[int, int]], least: float) -> MemorySilent:
+    """What is said of arms, by name, whose memory has something to say to so many of so many tasks, where `least` is the share wanted."""
+    told = "; ".join(
+        f"{arm}: its memory has something to say to {given} of {counted(total, 'task')}"
+        for arm, (given, total) in said.items()
+    )
+    share = min(math.floor(100 * given / total) / 100 for given, total in said.values())
+    lower = f", lower experience.delivered to {share:g} or less" if share else ""
+    which = "the arm" if len(said) == 1 else "these arms"
+    return MemorySilent(
+        f"{told}; to the others {which} would be base under another name, and {100 * least:.0f} % are the least (experience.delivered). No "
+        "--override passes this over. In the plan, set more tasks aside (experience.per_repo) or try each more often "
+        f"(experience.samples){lower}, or leave {which} out: that is another plan, and a new run.",
+        said,
+    )
 
 
 def seen_text(adapter: AdapterRecord, evaluated: Sequence[str], arm: str) -> str:

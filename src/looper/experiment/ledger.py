@@ -55,10 +55,10 @@ class ActionCount:
 class Ledger:
     """One run folder, open for writing by this process alone."""
 
-    def __init__(self, folder: Path, manifest: RunManifest) -> None:
-        """Raises RunBusy, Drift or JournalError."""
+    def __init__(self, folder: Path, manifest: RunManifest, elsewhere: str = "") -> None:
+        """Raises RunBusy, Drift or JournalError, which says `elsewhere`, how another place is named, where the folder cannot be written to."""
         self.folder = folder
-        self._lock = RunLock(folder)
+        self._lock = RunLock(folder, elsewhere=elsewhere)
         self._streams: list[Stream[Any]] = []
         try:
             manifests = self._open("manifest", RunManifest)

@@ -50,6 +50,8 @@ PATTERNS = {
     r"^(bm25|ollama:.+)$": "must be bm25 or ollama:MODEL",
 }
 """What a text must be like, in words."""
+PROPOSED = re.compile(r"\b(?:[Ll]ower|[Rr]aise|[Ss]et) it to (\d+(?:\.\d+)?)")
+"""In a message: the number that a key could have."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class PlanText:
     """Name of the file, as it is shown."""
     text: str
     below: Path = ()
+    shared: str = ""
+    """Name of the profile of all plans that this is; empty for a file of the plan's author."""
 
     @cached_property
     def places(self) -> dict[Path, Position]:
@@ -75,6 +79,30 @@ class PlanText:
         found = nearest(self.places, (*self.below, *path))
         return f"{self.source}:{found.line}:{found.column}" if found else self.source
 
+    def table(self, path: Path) -> str:
+        """The header of the table at some keys, in which profile it would be where the file does not have that one, and the file."""
+        at = (*self.below, *path)
+        if not at:
+            return f"the top of {self.source}"
+        if self.below and self.where(()) is None:
+            profile = self.below[-1]
+            lacks = f' (below [profiles.{profile}] with like = "{profile}", which {self.source} lacks)'
+            return f"[{'.'.join(map(str, at))}]{lacks}"
+        return f"[{'.'.join(map(str, at))}] of {self.source}"
+
+    def to_write(self, path: Path, value: str) -> str:
+        """A key that the file does not have, and where in it the key can be written."""
+        lines = self.text.splitlines()
+        for size in range(len(path) - 1, 0, -1):
+            at = (*self.below, *path[:size])
+            found = self.places.get(at)
+            # A table that a pair began, in braces or by dotted keys, cannot have a header as well.
+            if found and not lines[found.line - 1].lstrip().startswith("["):
+                key = ".".join(map(str, path[size:]))
+                return f"{key}{value} in the table {at[-1]} of {self.source}, line {found.line}"
+        table = self.table(path[:-1])
+        return f"{path[-1]}{value} {'under' if table.startswith('[') else 'at'} {table}"
+
 
 @dataclass(frozen=True)
 class PlanLayers:
@@ -82,17 +110,39 @@ class PlanLayers:
 
     texts: tuple[PlanText, ...]
 
-    def where(self, path: Path) -> str:
-        """The very key in the first file that has it, else the tables around it."""
-        for size in range(len(path), 0, -1):
-            for text in self.texts:
-                if found := text.where(path[:size]):
+    def where(self, path: Path, *others: Path) -> str:
+        """The very key in the first file of the plan's author that has it, else the first of the other keys that one has, else the tables
+        around it. A profile of all plans is nothing to be changed for one of them."""
+        own = [text for text in self.texts if not text.shared] or self.texts
+        for key in (path, *others, *(path[:size] for size in range(len(path) - 1, 0, -1))):
+            for text in own:
+                if found := text.where(key):
                     return found
-        return self.texts[0].near(())
+        return own[0].near(())
 
     def named(self, path: Path) -> str:
         """Keys as they begin a message, from the top of the first file."""
-        return named((*self.texts[0].below, *path))
+        return self.from_the_top((*self.texts[0].below, *path), path)
+
+    def from_the_top(self, shown: Path, path: Path) -> str:
+        """Keys as they are shown at the beginning of a message, and the profile of all plans that has what is said of them."""
+        found = self._shared(path)
+        origin = f", from the profile {found.shared} of all plans" if found and path else ""
+        return f"{named(shown).removesuffix(': ')}{origin}: " if shown else ""
+
+    def to_set(self, path: Path, wrong: str) -> str:
+        """What to write, and where, for a key that only a profile of all plans has; with the number that `wrong` proposes."""
+        found = self._shared(path)
+        if found is None or any(len(key) > len(path) and key[: len(path)] == path for key in found.places):
+            return ""
+        proposed = PROPOSED.search(wrong)
+        value = f" = {proposed[1]}" if proposed else ""
+        return f"; to set it, write {self.texts[0].to_write(path, value)}"
+
+    def _shared(self, path: Path) -> PlanText | None:
+        """The profile of all plans that has a key, where there is a file of the plan's author and that does not have it."""
+        has = next((text for text in self.texts if text.where(path)), None)
+        return has if path and has is not None and has.shared and not self.texts[0].shared else None
 
 
 def problems(
@@ -105,11 +155,11 @@ def problems(
     """Every problem of one input: place, key, what is wrong, what would be right. `data` is what was read; None where it is not at
     hand. `moved` gives the keys of the file for those of the input."""
     said: dict[Path, list[str]] = {}
-    wrong = [problem["loc"] for problem in error.errors()]
+    places = [problem["loc"] for problem in error.errors()]
     for problem in error.errors():
         # Of a list only the items that are right count.
         if problem["type"] == "too_short" and any(
-            len(loc) > len(problem["loc"]) and loc[: len(problem["loc"])] == problem["loc"] for loc in wrong
+            len(loc) > len(problem["loc"]) and loc[: len(problem["loc"])] == problem["loc"] for loc in places
         ):
             continue
         field, words = moved(_path(problem, data)), plain_words(problem, kind)
@@ -123,7 +173,8 @@ def problems(
         if told == ["is missing"]:
             missing.setdefault((place, one), []).append(layers.named(field).removesuffix(": "))
         else:
-            found.append(f"{place}: {layers.named(field)}{' or '.join(told)}{one}")
+            wrong = " or ".join(told)
+            found.append(f"{place}: {layers.named(field)}{wrong}{one}{layers.to_set(field, wrong)}")
     for (place, one), names in missing.items():
         found.append(f"{place}: {', '.join(names)}: {'are' if len(names) > 1 else 'is'} missing{one}")
     return "; ".join(found)

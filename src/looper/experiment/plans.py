@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import date, time
 from functools import partial
+from itertools import count
 from math import isfinite
 from pathlib import Path
 from types import MappingProxyType
@@ -32,7 +33,7 @@ from looper.agent.scaffold import packaged_scaffold
 from looper.errors import BadInput, possible
 from looper.experiment.claims import PlanSettings, UnresolvedExpression, plainly
 from looper.experiment.coherence import faults
-from looper.experiment.plan_errors import PlanLayers, PlanText, did_you_mean, named, problems
+from looper.experiment.plan_errors import PlanLayers, PlanText, did_you_mean, problems
 from looper.experiment.toml_positions import Path as Keys
 from looper.records.base import DIMENSIONLESS, Positive, Unit
 from looper.records.learning import SPLITS, Experience, Learning, Treatment
@@ -259,6 +260,10 @@ def parse_model(text: str) -> ModelSpec:
     return ModelSpec.model_validate({"backend": backend, "name": name, "base_url": url})
 
 
+_DOTTED = re.compile(r"\b[a-z_]+(?:\.[a-z_]+)+\b")
+"""Keys of a profile, as sentences name them."""
+
+
 @dataclass(frozen=True)
 class Written:
     plan: Plan
@@ -274,12 +279,20 @@ class Written:
     def where(self, *path: str | int) -> str:
         """`FILE:LINE:COLUMN` of a key of the plan, `arms`, `contrasts` and `choices` by their number in the plan; of other keys
         as a profile has them."""
-        of_experiment = path[0] in (*self.places, "title", "hypothesis", "factor", "asserts", "measured_only")
-        return (self.experiment if of_experiment else self.profile).where(_in_file(self.places, path))
+        return self._layers(path).where(_in_file(self.places, path))
 
     def said(self, wrong: str, *path: str | int) -> str:
-        """What is wrong with a key, behind its place and its name."""
-        return f"{self.where(*path)}: {named(_in_file(self.places, path))}{wrong}"
+        """What is wrong with a key, behind its place and its name. Of a key that only a profile of all plans has, the place is that of
+        another key that `wrong` names and the plan's author wrote, where there is one, and what to write follows."""
+        layers, key = self._layers(path), _in_file(self.places, path)
+        others = [tuple(name.split(".")) for name in _DOTTED.findall(wrong)]
+        return (
+            f"{layers.where(key, *others)}: {layers.from_the_top(key, key)}{wrong}{layers.to_set(key, wrong)}"
+        )
+
+    def _layers(self, path: Keys) -> PlanLayers:
+        of_experiment = path[0] in (*self.places, "title", "hypothesis", "factor", "asserts", "measured_only")
+        return self.experiment if of_experiment else self.profile
 
 
 def plan_from_text(experiment: str, text: str, source: str, profile: str | None, **options: Any) -> Plan:
@@ -510,12 +523,21 @@ def _divided(experience: Experience, split: str) -> Experience:
     return experience.model_copy(update={"split": how, "split_seed": seed})
 
 
+def _free(name: str, taken: Sequence[str]) -> str:
+    """A name that none has."""
+    return next(each for number in count(2) if (each := f"{name}_{number}") not in taken)
+
+
 def _names_exist(file: ExperimentText, profile: _ProfileText, whole: PlanLayers, layers: PlanLayers) -> None:
     """Raises BadInput for names of arms, in choices, contrasts and the profile, that no arm has."""
     arms = [arm.name for arm in file.arms]
     if twice := next((at for at, name in enumerate(arms) if name in arms[:at]), None):
         path: Keys = ("arms", twice, "name")
-        raise BadInput(f"{whole.where(path)}: {whole.named(path)}names must differ, found {', '.join(arms)}")
+        first = whole.where(("arms", arms.index(arms[twice]), "name"))
+        raise BadInput(
+            f"{whole.where(path)}: {whole.named(path)}names of arms must differ, and arm {twice + 1} of the file is called {arms[twice]} as arm "
+            f'{arms.index(arms[twice]) + 1} is ({first}). Rename one, as in name = "{_free(arms[twice], arms)}"'
+        )
     any_of = [*arms, *(found.name for found in file.choices)]
     asked: list[tuple[PlanLayers, Keys, str, list[str]]] = [
         *(
@@ -558,8 +580,10 @@ def _profile(
                 f"{did_you_mean(str(like), known) or '.'} There are: {', '.join(known) or 'none'}."
             )
         name = f"profiles/{like}.toml"
-        layers = PlanLayers((own, PlanText(name, shared[like])))
-        data = _merged(_toml(shared[like], name), data)
+        text, usual = PlanText(name, shared[like], shared=like), _toml(shared[like], name)
+        # By itself first: what is wrong with it is no mistake of this plan.
+        _validated(_ProfileText, usual, PlanLayers((text,)))
+        layers, data = PlanLayers((own, text)), _merged(usual, data)
     return _validated(_ProfileText, data, layers), layers
 
 
@@ -637,9 +661,7 @@ def _at(layers: PlanLayers, path: Keys) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        within = PlanLayers(
-            tuple(PlanText(each.source, each.text, (*each.below, *path)) for each in layers.texts)
-        )
+        within = PlanLayers(tuple(replace(each, below=(*each.below, *path)) for each in layers.texts))
         raise BadInput(problems(error, None, Scaffold, within)) from error
     except BadInput as error:
         raise BadInput(f"{layers.where(path)}: {layers.named(path)}{error}") from error

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from looper.errors import Cancelled
+from looper.errors import Cancelled, MemorySilent
 from looper.experiment.checks import (
     check_action_gate,
     check_adapter,
@@ -17,6 +17,7 @@ from looper.experiment.checks import (
     check_split,
     check_valid_actions,
     measure_retention,
+    memory_silent,
 )
 from looper.experiment.consolidate import Treatments
 from looper.experiment.staging import Staging
@@ -77,37 +78,40 @@ class AdaptersChecked:
 def check_treatments(
     run: Staging, arms: Sequence[Arm], treatments: Treatments, trainer: Trainer | None
 ) -> frozenset[str]:
-    """Names of the arms that failed: they run no task and have no rate. Raises TreatmentMissing."""
+    """Names of the arms that failed: they run no task and have no rate. Raises TreatmentMissing; where memories have too little to say, of
+    all arms together."""
+    _check_memories(run, arms, treatments)
     failed = set()
     repos = len({run.tasks[name].repo for name in run.manifest.tasks})
     adapted = [arm for arm in arms if arm.has_adapter]
     counted = AdaptersChecked(sum(len(run.manifest.plan.seeds_of(arm)) * repos for arm in adapted), run.say)
     for arm in arms:
-        if arm.remembers is not None:
-            _check_memory(run, arm, treatments)
         if arm.has_adapter and trainer and not _check_adapters(run, arm, treatments, trainer, counted):
             failed.add(arm.name)
     return frozenset(failed)
 
 
-def _check_memory(run: Staging, arm: Arm, treatments: Treatments) -> None:
-    experience = run.manifest.plan.experience
+def _check_memories(run: Staging, arms: Sequence[Arm], treatments: Treatments) -> None:
+    """Raises MemorySilent."""
+    plan = run.manifest.plan
     # Without experience it is the gold patch that is told, of which every task has one.
-    least = experience.delivered if experience is not None else 1.0
+    least = plan.experience.delivered if plan.experience is not None else 1.0
+    tasks = [run.tasks[name] for name in run.manifest.tasks]
+    silent: dict[str, tuple[int, int]] = {}
+    for arm in arms:
+        if arm.remembers is None:
+            continue
 
-    def prove() -> Proof:
-        tasks = [run.tasks[name] for name in run.manifest.tasks]
-        return check_memory(
-            [
-                treatments.memory(arm, seed, task)
-                for seed in run.manifest.plan.seeds_of(arm)
-                for task in tasks
-            ],
-            arm.name,
-            least,
-        )
+        def prove(arm: Arm = arm) -> Proof:
+            deliveries = [treatments.memory(arm, seed, task) for seed in plan.seeds_of(arm) for task in tasks]
+            return check_memory(deliveries, arm.name, least)
 
-    _once(run, ProofKind.MEMORY_DELIVERED, arm.name, "memory", prove)
+        try:
+            _once(run, ProofKind.MEMORY_DELIVERED, arm.name, "memory", prove)
+        except MemorySilent as error:
+            silent |= error.said
+    if silent:
+        raise memory_silent(silent, least)
 
 
 def _check_adapters(

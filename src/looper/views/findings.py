@@ -585,7 +585,9 @@ def control_lines(run: RunView) -> list[str]:
         lines.append(
             f"A/A: by these data equal arms may differ by up to {100 * max(repeats):.1f} points (95 %); take no smaller difference for an effect"
         )
-    if run.manifest.plan.selection.suite == "micro" and any(run.consolidations):
+    if run.manifest.plan.selection.suite == "micro" and (
+        any(run.consolidations) or any(arm.model.adapter for arm in run.manifest.plan.arms)
+    ):
         lines.append(
             "the embedded suite is made so that experience helps: this shows what the harness can detect, not what real "
             "models do"

@@ -4,7 +4,7 @@ Runs of the same model, suite and limits say how long a cell takes and how often
 foretold, and what was measured is told beside a plan's own assumption and never put in its place.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
@@ -13,8 +13,11 @@ from typing import Any
 
 from looper.metrics.design import design_of, is_pilot, power_at_interest, smallest_visible
 from looper.metrics.paired import student, wilson
+from looper.records.learning import Source
 from looper.records.plan import AS_COMPUTED, REAL_SUITES, Arm, Plan
 from looper.records.text import counted
+from looper.records.trajectory import Trajectory
+from looper.records.verdict import Verdict
 from looper.views.findings import power_text
 from looper.views.runs import RunView, read_runs
 from looper.views.show import duration, shortened
@@ -49,7 +52,8 @@ class MeasuredRun:
 
 def measured(runs: Path, plan: Plan) -> MeasuredRun | None:
     """From the run with the most cells, of equal ones the newest, in which this plan's base, or its first arm, worked with the same model
-    and limits at tasks of the same suite; None where none has enough of them."""
+    and limits at tasks of the same suite, to be evaluated or, where these are too few, to gather experience; None where none has enough
+    of them."""
     found = [one for view in _newest(runs) if (one := _measured_in(view, plan)) is not None]
     return max(found, key=lambda one: one.cells, default=None)
 
@@ -58,8 +62,11 @@ def _measured_in(view: RunView, plan: Plan) -> MeasuredRun | None:
     other, wanted, arm = view.manifest.plan, _main_arm(plan), _main_arm(view.manifest.plan)
     if arm.model != wanted.model or arm.scaffold != wanted.scaffold or not _alike(other, plan):
         return None
-    ends = {(end.cell, end.attempt): end for end in view.trajectories if end.arm == arm.name}
-    pairs = [(ends[key], found) for found in view.verdicts if (key := (found.cell, found.attempt)) in ends]
+    pairs = _ended(view, {arm.name})
+    if len(pairs) < ENOUGH:  # What gathered experience worked with the same model and limits.
+        gathers = [each for source, each in other.all_experience() if source is not Source.GUIDED]
+        alike = {each.name for each in gathers if (each.model, each.scaffold) == (arm.model, arm.scaffold)}
+        pairs = _ended(view, {arm.name, *alike})
     if len(pairs) < ENOUGH:
         return None
     tokens = [end.tokens for end, _ in pairs if end.tokens is not None]
@@ -69,6 +76,12 @@ def _measured_in(view: RunView, plan: Plan) -> MeasuredRun | None:
         rollout_s=_estimate([end.wall_s + found.wall_s for end, found in pairs]),
         tokens=_estimate(tokens) if len(tokens) == len(pairs) else None,
     )
+
+
+def _ended(view: RunView, arms: Collection[str]) -> list[tuple[Trajectory, Verdict]]:
+    """Rollouts of these arms that have a verdict."""
+    ends = {(end.cell, end.attempt): end for end in view.trajectories if end.arm in arms}
+    return [(ends[key], found) for found in view.verdicts if (key := (found.cell, found.attempt)) in ends]
 
 
 def _estimate(values: Sequence[float]) -> Estimate:
@@ -160,13 +173,14 @@ def _main_arm(plan: Plan) -> Arm:
 
 
 def time_lines(
-    plan: Plan, wanted: Sequence[Arm], cells: int, workers: int, found: MeasuredRun | None
+    plan: Plan, wanted: Sequence[Arm], tasks: int, cells: int, workers: int, found: MeasuredRun | None
 ) -> Iterator[str]:
-    """How long so many cells take, of these arms of the plan and of what gathers for them, and how many tokens."""
+    """How long so many cells take, of these arms of the plan at so many tasks and of what gathers for them, and how many tokens."""
     if found is None:
+        few = f"A few tasks measure it: run it with --arm {_main_arm(plan).name} --limit {ENOUGH + 1}"
         yield (
-            f"time: not measured; no run here has {ENOUGH} cells with this model, suite and limits. A few tasks measure it: run it with "
-            f"--arm {_main_arm(plan).name} --limit {ENOUGH + 1}"
+            f"time: not measured; no run here has {ENOUGH} cells with this model, suite and limits. "
+            + (few if tasks > ENOUGH + 1 else "It is small enough to be run to see")
         )
         return
     seconds, each = found.rollout_s.times(cells / workers), found.rollout_s

@@ -90,7 +90,7 @@ def _provenance(run: RunView) -> list[str]:
     models = sorted({found.known_as for found in run.manifest.models.values() if found.backend != "scripted"})
     seeds = ", ".join(map(str, plan.seeds))
     lines = [
-        f"{day}, `{run.folder.name}`: {counted(len(run.tasks), 'task')}, seeds {seeds}, {', '.join(models) or 'no model'}, code "
+        f"{day}, `{run.folder.name}`: {counted(len(run.tasks), 'task')}, {'seed' if len(plan.seeds) == 1 else 'seeds'} {seeds}, {', '.join(models) or 'no model'}, code "
         f"{run.manifest.code_version}, sandbox {run.manifest.sandbox}.",
     ]
     if run.finished < run.planned:

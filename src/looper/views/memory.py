@@ -15,7 +15,7 @@ from looper.metrics.paired import repository_of
 from looper.records.base import grouped
 from looper.records.memory import Draw, MemoryItem, Moment, Remembering, Reverted
 from looper.records.text import bare_lines, counted, listed
-from looper.records.trajectory import Edit, Step, Trajectory, Write
+from looper.records.trajectory import Edit, ObservationKind, Step, Trajectory, Write
 from looper.records.verdict import Outcome
 from looper.views.runs import RunView
 from looper.views.show import harmless
@@ -64,6 +64,9 @@ def memory_uses(run: RunView) -> list[MemoryUse]:
 
 
 def _code(step: Step) -> Iterator[str]:
+    """What a step wrote into a file; nothing where it was refused."""
+    if step.observation.kind is not ObservationKind.OK:
+        return
     if isinstance(step.action, Edit):
         yield step.action.new
     elif isinstance(step.action, Write):

@@ -152,24 +152,35 @@ def _counts(outcomes: Sequence[TestOutcome]) -> str:
     return f"{passed} of {len(outcomes)} passed"
 
 
-TRAINED_ON = (">>>", "<<<")
-"""Around what is trained on, where no colour is seen."""
+TRAINED_ON = "trained on │ "
+"""Before each line of what is trained on, where no colour is seen; it stands on lines of its own, behind as many blanks where it is not."""
+
+
+def _lines(text: str, mark: str, marked: bool) -> str:
+    """Where parts are marked, each line of a text behind its mark, or behind as many blanks; a line break at the end of the text is left
+    out, since the next part has lines of its own."""
+    if not marked or not text:
+        return text
+    lines = text.split("\n")
+    while len(lines) > 1 and not lines[-1]:
+        lines.pop()
+    return "".join(f"{mark:{len(TRAINED_ON)}}{line}\n" for line in lines)
 
 
 def mask_text(found: Windows, max_tokens: int, *, colour: bool = True) -> Text:
-    """An example as the model reads it, piece by piece: what is trained on stands out, by its colour or between marks; the rest is dim."""
-    shown, (begin, close) = Text(), ("", "") if colour or found.kept_aside else TRAINED_ON
+    """An example as the model reads it, piece by piece: what is trained on stands out, by its colour or on marked lines; the rest is dim."""
+    shown, marked = Text(), not colour and not found.kept_aside
     verb = "kept aside for validation, not trained on" if found.kept_aside else "trained on"
     for number, (text, spans) in enumerate(found.texts, 1):
         piece = f", part {number} of {len(found.texts)}" if len(found.texts) > 1 else ""
         shown.append(f"── {found.example.source}, {found.example.instance_id}{piece} ──\n", style="bold")
         at = 0
         for start, end in spans:
-            shown.append(harmless(text[at:start]), style="dim")
-            trained = f"{begin}{harmless(text[start:end])}{close}"
+            shown.append(_lines(harmless(text[at:start]), "", marked), style="dim")
+            trained = _lines(harmless(text[start:end]), TRAINED_ON, marked)
             shown.append(trained, style="dim" if found.kept_aside else "bold green")
             at = end
-        shown.append(harmless(text[at:]), style="dim")
+        shown.append(_lines(harmless(text[at:]), "", marked), style="dim")
         characters = sum(end - start for start, end in spans)
         turns = counted(len(spans), "turn")
         shown.append(f"\n{turns} {verb}, {characters} of {len(text)} characters\n", style="bold")

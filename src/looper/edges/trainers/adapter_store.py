@@ -29,7 +29,9 @@ class AdapterStore:
         found = [name for name in self.ids() if wanted and name.startswith(wanted)]
         if len(found) != 1:
             what = f"{len(found)} adapters begin" if found else "No adapter begins"
-            raise BadInput(f'{what} with "{wanted}". List them with: looper adapter list')
+            raise BadInput(
+                f'{what} with "{wanted}" in {self._adapters}. List them with: looper adapter list; another folder: LOOPER_HOME'
+            )
         return found[0]
 
     def folder(self, adapter_id: str) -> Path:
@@ -50,7 +52,9 @@ class AdapterStore:
 def card_in(folder: Path) -> AdapterRecord:
     """The card of the adapter in a folder, after a look at its weights. Raises BadInput where they are not the ones on it."""
     if not folder.exists():
-        raise BadInput(f"There is no adapter {folder.name}. List them with: looper adapter list")
+        raise BadInput(
+            f"There is no adapter {folder.name} in {folder.parent}. List them with: looper adapter list"
+        )
     try:
         card = AdapterRecord.from_json((folder / CARD).read_bytes())
         whole = weights_hash(folder) == card.weights_hash
