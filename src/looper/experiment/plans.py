@@ -33,7 +33,7 @@ from looper.agent.scaffold import packaged_scaffold
 from looper.errors import BadInput, possible
 from looper.experiment.claims import PlanSettings, UnresolvedExpression, plainly
 from looper.experiment.coherence import faults
-from looper.experiment.plan_errors import PlanLayers, PlanText, did_you_mean, problems
+from looper.experiment.plan_errors import PlanLayers, PlanText, did_you_mean, named, problems
 from looper.experiment.toml_positions import Path as Keys
 from looper.records.base import DIMENSIONLESS, Positive, Unit
 from looper.records.learning import SPLITS, Experience, Learning, Treatment
