@@ -149,6 +149,7 @@ def page(run: RunView, figures: "Sequence[tuple[plots.Figure, str, str]] | None"
         rows=arm_rows(run),
         figures=shown,
         grid=_grid(run),
+        tasks=run.tasks,
         flips=_flips(run),
         transfer=_transfer(run),
         tables=worked,
