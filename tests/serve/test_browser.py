@@ -203,6 +203,11 @@ def test_on_a_phone_nothing_is_cut_without_a_sign_and_a_square_of_the_map_has_a_
         page.goto(f"{served.url}/runs/{folder.name}/diff?a=base/0/a__b-1&b=other/0/a__b-1")
         for patch in page.locator(".patch").all():
             assert patch.evaluate("(node) => node.scrollWidth <= node.clientWidth + 1")
+        page.goto("about:blank")
+        page.set_content(report(read_run(folder)))
+        page.get_by_text("The tasks, column by column").click()
+        expect(page.locator("#tasks details li").nth(4)).to_have_text("a__b-5")
+        page.goto(f"{served.url}/")
         # A finger rests on nothing: the first touch names, the second opens.
         known = page.context.storage_state()
         phone = chromium.new_context(

@@ -116,6 +116,26 @@ def test_rollouts_that_part_late_in_a_long_line_or_result_show_where(tmp_path: P
     assert any("base/0/a__b-1" in line and "other/0/a__b-1" in line for line in said.splitlines()[1:])
 
 
+def test_after_two_rollouts_part_the_same_actions_stand_beside_each_other(tmp_path: Path) -> None:
+    """With the number that each has in its own rollout, as on the page."""
+    run = write_run(tmp_path / "runs", tasks=("a__b-1",), steps=6)
+    steps = list(read_stream(run, "steps", Step))
+    (run / "steps.jsonl").unlink()
+    stream = Stream(run, "steps", Step)
+    for step in steps:
+        # Base does not do the third step, so that all after it are one earlier.
+        early = step.cell.startswith("base/") and step.index > 3
+        if not step.cell.startswith("base/") or step.index != 3:
+            stream.append(step.model_copy(update={"index": step.index - early}))
+    stream.close()
+    said = looper("diff", "base/0/a__b-1", "other/0/a__b-1", cwd=tmp_path).stdout.splitlines()
+    assert "the same 2 actions, then they part at step 3:" in said
+    beside = [[side.split() for side in line.split(" | ")] for line in said if " | " in line]
+    assert [["–"], ["3", "bash", "run", "3"]] in beside
+    assert [["3", "bash", "run", "4"], ["4", "bash", "run", "4"]] in beside
+    assert [["4", "bash", "run", "5"], ["5", "bash", "run", "5"]] in beside
+
+
 def test_two_rollouts_are_aligned_from_the_step_in_which_they_part(finished: Project) -> None:
     task = read_run(finished.run).tasks[0]
     first, second = f"base/0/{task}", f"base/1/{task}"

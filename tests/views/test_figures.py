@@ -163,7 +163,7 @@ def test_the_tasks_that_do_not_quote_their_fix_are_described(run: RunView) -> No
     lines = stratified_lines(marked)
     assert len(lines) == len(run.manifest.plan.contrasts)
     assert lines[0].startswith(
-        f"described and not decided, without 1 of {len(run.tasks)} tasks that quote their fix: lora − base: "
+        f"described and not decided, without the 1 of {len(run.tasks)} tasks whose issue quotes the fix: lora − base: "
     )
     rest = replace(run, tasks=run.tasks[1:])
     assert rest.registered[0].difference != run.registered[0].difference or len(run.tasks) == 1

@@ -212,6 +212,8 @@ def test_what_was_registered_and_what_came_of_it_stand_under_heads_of_their_own(
     assert "<b>Primary</b>" not in planned and "<b>Primary</b>: memory − base" in results
     unfinished = replace(run, verdicts=run.verdicts[1:])
     assert "Registered" not in run_block(unfinished)
+    nothing = run_of("", 24, 6, helped)
+    assert scope_line(nothing) in page(nothing) and "<h3>Registered" not in page(nothing)
 
 
 def test_d1_on_a_few_repositories_nothing_is_said_of_others() -> None:

@@ -197,7 +197,7 @@ def test_with_too_few_verdicts_nothing_is_concluded(run: RunView) -> None:
     shown = page(cut)
     assert (
         "fewer than 95 % of the cells have a verdict" in shown
-        and "2 cells ended outside of the agent" in shown
+        and "ended outside of the agent, without a verdict: 2 cells" in shown
     )
     assert run.registered[0].finding is not Decision.INDECISIVE
 

@@ -339,8 +339,9 @@ def rollouts_diff(run: RunView, first: str, second: str) -> Iterator[str]:
         yield f"the same {counted(len(ours), 'action')} with the same results"
     else:
         yield f"the same {counted(parted, 'action')}, then they part at step {parted + 1}:"
-        for at in range(parted, max(len(ours), len(theirs))):
-            yield from _beside(f"{at + 1:3} ", *_sides(_at(ours, at), _at(theirs, at)))
+        for pair in aligned(ours, theirs)[parted:]:
+            heads = [f"{step.index if step else '':3} " for step in (pair.left, pair.right)]
+            yield from _beside(heads, *_sides(pair.left, pair.right))
     yield from _memory_lines(ends.get(first), ends.get(second))
     for label, find in (("ended", _end), ("verdict", None)):
         values = [find(ends.get(cell)) if find else _verdict(run.final.get(cell)) for cell in (first, second)]
@@ -359,9 +360,11 @@ class Pair:
 
 
 def aligned(ours: Sequence[Step], theirs: Sequence[Step]) -> list[Pair]:
-    """Steps of two rollouts, those with the same action beside each other; between them as they come."""
+    """Steps of two rollouts: those before they part, then those with the same action beside each other, between them as they come."""
+    parted = _parted(ours, theirs)
+    found = [Pair(*pair, same=True) for pair in zip(ours[:parted], theirs[:parted], strict=True)]
+    ours, theirs = ours[len(found) :], theirs[len(found) :]
     mine, other = ([_key(step) for step in steps] for steps in (ours, theirs))
-    found: list[Pair] = []
     for _, a, a_end, b, b_end in difflib.SequenceMatcher(None, mine, other, autojunk=False).get_opcodes():
         found += [
             Pair(left, right, _same(left, right))
@@ -382,10 +385,6 @@ def _same(left: Step | None, right: Step | None) -> bool:
         and (left.action is not None or left.reply.text == right.reply.text)
         and left.observation.text == right.observation.text
     )
-
-
-def _at(steps: Sequence[Step], at: int) -> Step | None:
-    return steps[at] if at < len(steps) else None
 
 
 def _sides(left: Step | None, right: Step | None) -> tuple[list[str], list[str]]:
@@ -424,11 +423,11 @@ def _in_short(action: Action) -> str:
     )
 
 
-def _beside(head: str, left: Sequence[str], right: Sequence[str]) -> Iterator[str]:
-    """Two columns; a line that is too long for one goes on below, so that nothing of it is hidden."""
+def _beside(heads: Sequence[str], left: Sequence[str], right: Sequence[str]) -> Iterator[str]:
+    """Two columns, each under a head of its own; a line that is too long for one goes on below, so that nothing of it is hidden."""
     for one, other in zip_longest(_folded(left), _folded(right), fillvalue=""):
-        yield f"{head}{one:{WIDTH}} | {other}"
-        head = " " * len(head)
+        yield f"{heads[0]}{one:{WIDTH}} | {heads[1]}{other}"
+        heads = [" " * len(head) for head in heads]
 
 
 def _folded(lines: Sequence[str]) -> list[str]:

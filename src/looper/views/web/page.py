@@ -44,6 +44,7 @@ from looper.views.findings import (
     nothing_registered,
     percent,
     registered_rows,
+    scope_line,
     standing_of,
     stratified_lines,
     treatment_lines,
@@ -119,7 +120,12 @@ def page(run: RunView, figures: "Sequence[tuple[plots.Figure, str, str]] | None"
 
     if figures is None:
         figures = _figures(run)
-    plan, worked = run.manifest.plan, tables(run)
+    plan, worked, before = run.manifest.plan, tables(run), before_lines(run)
+    besides = [*measured_lines(run), *stratified_lines(run)] if before else []
+    if run.finished == run.planned and not before:
+        besides = [
+            scope_line(run)
+        ]  # What differences are about is said of a run that registers nothing, too.
     shown = [(figure.name, head, plots.inline(figure), figure.alt, note) for figure, head, note in figures]
     sections = [
         ("verdict", "Findings"),
@@ -140,15 +146,16 @@ def page(run: RunView, figures: "Sequence[tuple[plots.Figure, str, str]] | None"
         subtitle=f"{run.folder.name}, {run.ended.date().isoformat()}, {counted(len(run.tasks), 'task')}, factor: {plan.factor}",
         hypothesis=hypothesis_text(plan),
         sections=sections,
-        before=before_lines(run),
+        before=before,
         registered=registered_rows(run),
-        besides=[*measured_lines(run), *stratified_lines(run)] if run.finished == run.planned else [],
+        besides=besides,
         unfinished=nothing_registered(run),
         deviations=_deviations(run),
         columns=COLUMNS,
         rows=arm_rows(run),
         figures=shown,
         grid=_grid(run),
+        tasks=run.tasks,
         flips=_flips(run),
         transfer=_transfer(run),
         tables=worked,
