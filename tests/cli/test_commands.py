@@ -38,7 +38,7 @@ def test_a_number_out_of_range_is_said_with_what_would_be_right_as_in_a_plan(tmp
         ("plan exp00 --limit -3", "'--limit': must be 1 or more, found -3"),
         ("plan exp00 --limit many", "'--limit': must be a whole number, found \"many\""),
         ("serve --port 99999", "'--port': must be 65535 or less, found 99999"),
-        ("bench validate --limit 0", "'--limit': must be 1 or more, found 0"),
+        ("bench verify x --workers 0", "'--workers': must be 1 or more, found 0"),
     ):
         found = looper(*words.split(), cwd=tmp_path)
         assert found.returncode == 2 and f"Error: Invalid value for {said}\n" in found.stderr, found.stderr
