@@ -180,6 +180,25 @@ def table(said: Said) -> dict[str, str]:
     return dict(re.findall(r"^│ (\w+) +│ +(\d+/\d+) │", said.text, re.MULTILINE))
 
 
+def test_what_an_installation_says_of_its_size_never_goes_down(tmp_path: Path) -> None:
+    """Once what was fetched is removed again, only the seconds say that it goes on."""
+    program = """
+eval "$(sed -n '/^say_how_far() {/,/^}/p' scripts/environment)"
+sleep() { [ $((at += 1)) -le 4 ]; }
+du() { set -- 100 802 661 900; shift $((at - 1)); printf '%s\\tvenv\\n' "$1"; }
+begun=$SECONDS at=0 VENV=venv
+set -eu
+say_how_far
+"""
+    found = subprocess.run(["bash", "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert [re.sub(r"\d+ s", "N s", line.strip(), count=1) for line in found.stderr.splitlines()] == [
+        "N s, 100 MiB fetched and unpacked so far",
+        "N s, 802 MiB fetched and unpacked so far",
+        "N s",
+        "N s",
+    ]
+
+
 def look(*changes: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """`scripts/look.py` on this machine, as if it were another."""
     program = "\n".join(["import look", *changes, "look.main()"])

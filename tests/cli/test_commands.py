@@ -32,6 +32,51 @@ def looper(
     return program.looper(*arguments, cwd=cwd, env=variables, timeout_s=timeout_s)
 
 
+def test_a_number_out_of_range_is_said_with_what_would_be_right_as_in_a_plan(tmp_path: Path) -> None:
+    for words, said in (
+        ("plan exp00 --limit 0", "'--limit': must be 1 or more, found 0"),
+        ("plan exp00 --limit -3", "'--limit': must be 1 or more, found -3"),
+        ("plan exp00 --limit many", "'--limit': must be a whole number, found \"many\""),
+        ("serve --port 99999", "'--port': must be 65535 or less, found 99999"),
+        ("bench verify x --workers 0", "'--workers': must be 1 or more, found 0"),
+    ):
+        found = looper(*words.split(), cwd=tmp_path)
+        assert found.returncode == 2 and f"Error: Invalid value for {said}\n" in found.stderr, found.stderr
+
+
+def test_a_name_near_that_of_a_plan_beside_the_user_leads_to_it(tmp_path: Path, state: Path) -> None:
+    (tmp_path / "recall.toml").write_text(plan_with('learning = { treatment = "memory" }'))
+    for command in ("run", "plan"):
+        for wrong in ("recal", "reca", "recalls"):
+            asked = one_line(looper(command, wrong, cwd=tmp_path, LOOPER_HOME=str(state)))
+            assert f'There is no experiment "{wrong}". Did you mean recall.toml' in asked
+
+
+def test_an_adapter_that_is_not_there_names_the_folder_that_was_looked_in(tmp_path: Path) -> None:
+    asked = one_line(looper("adapter", "show", "06dd", cwd=tmp_path, LOOPER_HOME=str(tmp_path / "home")))
+    assert (
+        f'No adapter begins with "06dd" in {tmp_path}/home/adapters. List them with: looper adapter list'
+        in asked
+    )
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_place_for_runs_that_cannot_be_written_names_what_set_it(
+    tmp_path: Path, state: Path, named: bool
+) -> None:
+    (tmp_path / "runs").write_text("no folder")
+    place = str(tmp_path / "runs") if named else ""
+    asked = ("run", "exp00", "--profile", "demo", "--arm", "noop", "--limit", "1")
+    found = looper(*asked, cwd=tmp_path, LOOPER_HOME=str(state), LOOPER_RUNS=place)
+    said = found.stderr.splitlines()[-1]
+    assert found.returncode == 69 and "LOOPER_HOME" not in said
+    assert said.endswith(
+        "name another place with LOOPER_RUNS, which names this one."
+        if named
+        else "or name one with LOOPER_RUNS: this one is in the working folder."
+    )
+
+
 def one_line(found: "subprocess.CompletedProcess[str]") -> str:
     """The error, which must be a single line without traceback."""
     lines = found.stderr.strip().splitlines()
@@ -342,7 +387,7 @@ def test_every_command_is_had_as_json_but_those_that_print_data_or_a_screen_anyw
         (("plan", "exp77"), 2, "One of your own: looper new mine.toml"),
         (("plan", ""), 2, 'There is no experiment "". There are: '),
         (("plan", "exp00", "--arm", ""), 2, 'The plan has no arm "". It has: gold, noop'),
-        (("plan", "capability", "--adapter", ""), 2, 'No adapter begins with "". List them with: looper'),
+        (("plan", "capability", "--adapter", ""), 2, 'No adapter begins with "" in '),
         (("new", ""), 2, "a plan is a TOML file. Name it mine.toml."),
         (("import", "script.py"), 2, "an output.jsonl of OpenHands, or predictions."),
         (("train", "--kind", "loraa"), 2, 'found "loraa"; did you mean lora or dora?'),

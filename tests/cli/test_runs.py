@@ -16,6 +16,7 @@ from tests.fakes.written_run import NOTHING_SEEN, write_run
 
 from looper.cli.settings import settings
 from looper.cli.wiring import process_folders, workspaces_of
+from looper.edges.trainers.adapter_store import CARD
 from looper.errors import BadInput
 from looper.journal import RunLock, Stream
 from looper.records.learning import Treatment
@@ -489,6 +490,27 @@ def test_u12_the_shell_completes_commands_and_runs(tmp_path: Path, three: tuple[
         assert completed(line, tmp_path) == [newer.name, older.name], line
 
 
+def test_u12_the_shell_completes_plans_profiles_and_adapters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOOPER_HOME", str(tmp_path / "home"))
+    card = tmp_path / "home" / "adapters" / "06dd1234" / CARD
+    card.parent.mkdir(parents=True)
+    card.write_text("{}")
+    (tmp_path / "exp_own.toml").write_text('hypothesis = "h"\n[profiles.tiny]\nlike = "demo"\n')
+    (tmp_path / "exp_other.toml").write_text("[tasks]\n")
+    for command in ("run", "plan"):
+        offered = completed(f"looper {command} exp", tmp_path)
+        assert {"exp00", "exp_own.toml"} <= {*offered} and "exp_other.toml" not in offered
+        assert completed(f"looper {command} exp_own.toml --profile t", tmp_path) == ["tiny"]
+        assert {"tiny", "demo", "micro"} <= {
+            *completed(f"looper {command} exp_own.toml --profile ", tmp_path)
+        }
+        assert completed(f"looper {command} exp00 --adapter 0", tmp_path) == ["06dd1234"]
+    for command in ("show", "rm", "export"):
+        assert completed(f"looper adapter {command} ", tmp_path) == ["06dd1234"]
+
+
 def test_u12_completion_is_installed_by_the_command_itself(tmp_path: Path) -> None:
     program = (
         "import sys; sys.argv = ['looper', '--install-completion']; from looper.cli.main import main; main()"
@@ -692,7 +714,10 @@ def test_u12_the_cache_is_measured_and_loses_only_what_comes_back(
     rows = json.loads(answering("cache du --json", tmp_path).stdout)["parts"]
     back = {row["name"]: row["by_itself"] for row in rows}
     assert back == {"suites": True, "exports": True, "workspaces": True, "adapters": False, "mine": False}
-    assert "adapters: trained here" in answering("cache du", tmp_path).stdout
+    told = answering("cache du", tmp_path).stdout
+    assert (
+        "adapters: trained here" in told and "exports: base trees of tasks, made again from generated" in told
+    )
     refused = answering("cache clean adapters --yes", tmp_path)
     assert refused.returncode == 2 and "does not come back by itself" in one_line(refused)
     lock = RunLock(run)

@@ -260,7 +260,7 @@ def test_a_gate_of_memory_that_may_stop_a_run_after_its_experience_is_said_befor
         in said
     )
     assert (
-        f"at {half} if only half of them are. That is known once the experience is gathered, no --override"
+        f"at {half} if 12 of 24 are, as where half of the attempts succeed. That is known once the experience is gathered, no --override"
         in said
     )
     assert (

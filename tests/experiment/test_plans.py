@@ -379,7 +379,13 @@ def test_g32_a_treatment_that_does_not_learn_differs_in_one_thing() -> None:
 
 def test_two_arms_of_one_name_are_refused() -> None:
     arms = '[[arms]]\nname = "base"\nrole = "base"\n' + '[[arms]]\nname = "base"\nrole = "control"\n'
-    with pytest.raises(BadInput, match="names must differ, found base, base"):
+    with pytest.raises(
+        BadInput,
+        match=(
+            r"^t.toml:\d+:1: arms.1.name: names of arms must differ, and arm 2 of the file is called base as arm 1 is \(t.toml:\d+:1\). "
+            r'Rename one, as in name = "base_2"'
+        ),
+    ):
         plan_from_text("t", small('like = "micro"', arms=arms), "t.toml", "mine", shared=SHARED)
 
 

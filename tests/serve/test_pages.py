@@ -394,6 +394,18 @@ def real_server(
         server.wait(20)
 
 
+def test_a_port_that_a_server_of_the_same_user_has_leads_to_that_server(project: Project) -> None:
+    with real_server(project) as client:
+        port = str(client.base_url.port)
+        found = project.looper("serve", "--port", port)
+    assert found.returncode == 2
+    assert re.search(
+        rf"^looper: Port {port} is in use by a looper serve of yours. To open that one: looper serve --link --port {port}. To begin another "
+        r"beside it: looper serve --port \d+$",
+        found.stderr.strip(),
+    )
+
+
 def test_one_page_says_what_was_asked_tried_and_missed(project: Project) -> None:
     assert project.looper("run", "test", "--arm", "base").returncode == 0
     failed = next(verdict for verdict in project.verdicts() if verdict.cell.startswith("base"))

@@ -16,15 +16,19 @@ import pytest
 from rich.console import Console
 from scripts.bench_report import IDENTITY, verdict
 from tests.cli.test_commands import looper
-from tests.fakes.written_run import AND_MEMORY, TWO_ALIKE, write_run
+from tests.fakes.written_run import AND_MEMORY, TWO_ALIKE, ended_rollout, step, write_run
 
 from looper.experiment.plans import plan_from_text
+from looper.journal import Stream
 from looper.metrics.design import Design, Scope, is_pilot, power_of, scope_of, smallest_visible, unit_of
 from looper.metrics.paired import AnalysisUnit
 from looper.metrics.registered import Decision
+from looper.records.base import Record
 from looper.records.learning import Learning, Source, Treatment
+from looper.records.memory import MemoryItem, MemoryKind
 from looper.records.model import ModelSpec
-from looper.records.plan import ArmRole, Contrast, Expect, Gate, Override, Plan, RunManifest
+from looper.records.plan import ArmRole, Contrast, Expect, Gate, Override, Plan, RunManifest, TaskSelection
+from looper.records.trajectory import Edit, Observation, ObservationKind
 from looper.records.verdict import Outcome
 from looper.views import watch
 from looper.views.board import bars
@@ -45,6 +49,7 @@ from looper.views.forecast import MeasuredShare, discordance, measured, power_li
 from looper.views.index import StepIndex
 from looper.views.live import Projection
 from looper.views.markdown import run_block
+from looper.views.memory import memory_uses
 from looper.views.runs import RunView, read_run
 from looper.views.tables import run_table
 from looper.views.web.page import page
@@ -412,6 +417,81 @@ def test_time_is_foretold_from_the_largest_run_that_fits_with_how_sure_that_is(t
     (unknown,) = time_lines(plan, plan.arms, 50, 100, 4, None)
     assert "no run here has 3 cells with this model, suite and limits" in unknown and "--limit 4" in unknown
     assert discordance(tmp_path, plan) is None, "no arm of these repeats base"
+
+
+def learned_run(runs: Path, tasks: tuple[str, ...]) -> tuple[RunManifest, Path]:
+    """A folder in which base gathered experience at these tasks, and nothing else ended."""
+    plan = plan_with(TWO_ALIKE + AND_MEMORY + DIFFERENCE)
+    manifest = RunManifest(
+        plan=plan,
+        code_version="x",
+        tasks=("r0-99",),
+        tasks_hash="x",
+        models={arm.name: IDENTITY for arm in plan.every_arm},
+        environments=("e",),
+        sandbox="none",
+        experience_tasks={Source.OWN: tasks},
+    )
+    folder = runs / "learned-micro-1"
+    folder.mkdir(parents=True)
+    (_, arm), *_ = plan.all_experience()
+    cells = [(f"{arm.name}/0/{task}", task) for task in tasks]
+    kept(folder, "manifest", manifest)
+    kept(folder, "trajectories", *(ended_rollout(cell, arm, task, "p", 3) for cell, task in cells))
+    kept(folder, "verdicts", *(verdict(cell, task, "p", True) for cell, task in cells))
+    return manifest, folder
+
+
+def kept(folder: Path, name: str, *records: Record) -> None:
+    stream: Stream[Record] = Stream(folder, name, type(records[0]))
+    for record in records:
+        stream.append(record)
+    stream.close()
+
+
+def test_time_is_foretold_from_experience_where_nothing_else_was_run(tmp_path: Path) -> None:
+    """It was gathered with the same model and limits, and takes as long."""
+    manifest, folder = learned_run(tmp_path, tuple(f"r0-{at}" for at in range(5)))
+    found = measured(tmp_path, manifest.plan)
+    assert found is not None and (found.run, found.cells) == (folder.name, 5)
+
+
+@pytest.mark.parametrize(("seen", "cited"), [(ObservationKind.REFUSED, ()), (ObservationKind.OK, ("item1",))])
+def test_only_what_changed_a_file_wrote_the_code_of_a_memory_item(
+    tmp_path: Path, seen: ObservationKind, cited: tuple[str, ...]
+) -> None:
+    manifest, folder = learned_run(tmp_path, ("r0-1",))
+    arm = next(arm for arm in manifest.plan.arms if arm.name == "memory")
+    end = ended_rollout("memory/0/r0-99", arm, "r0-99", "p", 1)
+    kept(folder, "trajectories", end.model_copy(update={"memory": ("item1",)}))
+    item = MemoryItem(
+        id="item1", kind=MemoryKind.LESSONS, source="s", instance_id="r0-1", repo="r0", position=1, title="t", text="t",
+        turns=(("user", ""),), asked="a", paths=(), changes=("value = 3",),
+    )  # fmt: skip
+    kept(folder, "memory", item)
+    tried = step("memory/0/r0-99", 1, 2, "said", "seen")
+    edit = Edit(path="data.py", old="value = 2", new="value = 3")
+    kept(
+        folder,
+        "steps",
+        tried.model_copy(update={"action": edit, "observation": Observation(kind=seen, text="x")}),
+    )
+    (use,) = memory_uses(read_run(folder))
+    assert use.cited == cited
+
+
+@pytest.mark.parametrize(("suite", "adapter", "warned"), [("micro", "abc", True), ("micro", "", False), ("swe-bench-cl", "abc", False)])  # fmt: skip
+def test_that_the_embedded_suite_is_made_for_experience_to_help_is_said_of_adapters_trained_by_hand_too(
+    tmp_path: Path, suite: str, adapter: str, warned: bool
+) -> None:
+    run = read_run(write_run(tmp_path, adapter=adapter))
+    plan = run.manifest.plan.model_copy(update={"selection": TaskSelection(suite=suite)})
+    run = replace(run, manifest=run.manifest.model_copy(update={"plan": plan}))
+    said = io.StringIO()
+    Console(file=said, width=1000).print(run_table(run))
+    told = said.getvalue() + run_block(run)
+    assert ("made so that experience helps" in told) is warned
+    assert "2 tasks, seed 0, " in told
 
 
 def test_what_was_learned_once_for_all_repositories_is_about_that_learning_alone() -> None:

@@ -43,7 +43,9 @@ def profile_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """For the shell: profiles of the plan that was typed before, and those of all plans, that begin so."""
     from looper.cli.plans import profiles_for
 
-    return [name for name in profiles_for(ctx.params.get("experiment")) if name.startswith(incomplete)]
+    # While a line is completed, words before an option without its value are not yet parameters.
+    plan = ctx.params.get("experiment") or next((word for word in ctx.args if word[:1] != "-"), None)
+    return [name for name in profiles_for(plan) if name.startswith(incomplete)]
 
 
 def adapter_ids(incomplete: str) -> list[str]:

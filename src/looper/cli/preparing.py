@@ -317,13 +317,13 @@ class MemoryGate:
 
 
 def memory_gates(prepared: PreparedPlan, arms: Sequence[Arm], runs: Path) -> Iterator[MemoryGate]:
-    """Of each arm that is told what it gathers. Tasks are taken to be resolved as often as base did in a run here, or half of them."""
+    """Of each arm that is told what it gathers. Attempts are taken to succeed as often as base's did in a run here, or half of them."""
     plan, total, experience = prepared.plan, len(prepared.tasks), prepared.plan.experience
     learners = [(arm, how) for arm in arms if (how := arm.remembers) is not None and arm.learning is not None]
     if experience is None or not learners:
         return
     known = resolved_by_base(runs_alike(runs, plan), plan)
-    share = 0.5 if known is None else 1 - (1 - known.share) ** experience.samples
+    share = 1 - (1 - (0.5 if known is None else known.share)) ** experience.samples
     for arm, how in learners:
         if not arm.own_learning.needs_experience:
             continue
@@ -332,11 +332,8 @@ def memory_gates(prepared: PreparedPlan, arms: Sequence[Arm], runs: Path) -> Ite
         some = [task for at, task in enumerate(tasks) if ceil((at + 1) * share) > ceil(at * share)]
         most, probably = (told_at_most(experience, how, prepared.tasks, one) for one in (tasks, some))
         least = ceil(experience.delivered * total)
-        which = (
-            "only half of them are"
-            if known is None
-            else f"{len(some)} of {len(tasks)} are, as base would by {known.run}"
-        )
+        as_by = "where half of the attempts succeed" if known is None else f"base would by {known.run}"
+        which = f"{len(some)} of {len(tasks)} are, as {as_by}"
         certain = arm.own_learning.source is Source.GOLD
         yield MemoryGate(
             arm.name,
