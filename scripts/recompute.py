@@ -586,7 +586,8 @@ def same_work(run: Run, contrast: Json) -> bool:
         return False
     patches = {key[0]: run.rollouts[key]["patch_hash"] for key in sorted(run.rollouts)}
     ours, theirs = (
-        {cell.partition("/")[2]: patches[cell] for cell in run.cells(name) if cell in patches} for name in names
+        {cell.partition("/")[2]: patches[cell] for cell in run.cells(name) if cell in patches}
+        for name in names
     )
     both = ours.keys() & theirs.keys()
     first, second = (resolved(run, name) for name in names)

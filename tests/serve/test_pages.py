@@ -324,6 +324,16 @@ def test_a_run_page_is_small_and_static_files_are_kept(served: Served, runs: Pat
             assert "content-encoding" not in stream.headers and next(stream.iter_lines())
 
 
+def test_pages_become_files_whatever_the_length_of_an_arm_s_name(runs: Path, tmp_path: Path) -> None:
+    arms = ("x" * 300, "x" * 301, "base")
+    folder = write_run(runs, arms=arms, tasks=("a__b-1",), steps=1)
+    done = program.looper("report", str(folder), "--bundle", str(tmp_path / "pages"))
+    assert done.returncode == 0, done.stderr
+    pages = [path.read_text() for path in (tmp_path / "pages" / "cells").rglob("*.html")]
+    titles = {re.search(r"<h1>(.*?)</h1>", text)[1] for text in pages}  # type: ignore[index]
+    assert titles == {f"{arm}/0/a__b-1" for arm in arms}, "each in a file of its own"
+
+
 def test_the_pages_of_a_run_as_files_lead_to_each_other_and_need_nothing_else(
     runs: Path, tmp_path: Path
 ) -> None:

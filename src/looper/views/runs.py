@@ -383,7 +383,9 @@ class RunView:
             return None
         if self._covered(contrast, found) < COVERED:
             return Decision.INDECISIVE
-        if contrast.metric is Metric.RESOLVED and (self._has_no_room(contrast) or self._is_the_same(contrast)):
+        if contrast.metric is Metric.RESOLVED and (
+            self._has_no_room(contrast) or self._is_the_same(contrast)
+        ):
             return Decision.NOT_EXERCISED
         fired = {
             guard for end in self.trajectories if end.arm in self._run_for(contrast) for guard in end.guards
