@@ -572,31 +572,9 @@ def veto_of(run: Run, contrast: Json, pairs: int) -> str:
         ceiling = rates_of and min(rates_of) > 1 - margin and expect != "not_less"
         if expect != "more" and rates_of and (max(rates_of) < margin or ceiling):
             return "not exercised"
-        if expect == "more" and not contrast.get("through") and same_work(run, contrast):
-            return "not exercised"
     fired = {guard for each in run.rollouts.values() if each["arm"] in arms for guard in each["guards"]}
     wanted = set(contrast.get("exercised", ()))
     return "not exercised" if wanted and not wanted & fired else ""
-
-
-def same_work(run: Run, contrast: Json) -> bool:
-    """Whether two arms made the same patch in every cell that both have, with the same verdict."""
-    names = arms_of(contrast)
-    if any(run.workers([name]) != {name} for name in names):
-        return False
-    patches = {key[0]: run.rollouts[key]["patch_hash"] for key in sorted(run.rollouts)}
-    ours, theirs = (
-        {cell.partition("/")[2]: patches[cell] for cell in run.cells(name) if cell in patches}
-        for name in names
-    )
-    both = ours.keys() & theirs.keys()
-    first, second = (resolved(run, name) for name in names)
-    return bool(both) and all(
-        [
-            *(ours[where] == theirs[where] for where in both),
-            *(first[where] == second[where] for where in first.keys() & second.keys()),
-        ]
-    )
 
 
 def decide(run: Run) -> list[Decided]:

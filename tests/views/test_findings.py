@@ -425,26 +425,8 @@ def test_time_is_of_the_arms_that_are_asked_about_and_carries_how_far_arms_lie_a
     )
 
 
-@pytest.mark.parametrize("outcome", [Outcome.UNRESOLVED, None])
-def test_an_arm_that_made_the_patches_of_the_other_one_with_its_verdicts_is_not_exercised(
-    tmp_path: Path, outcome: Outcome | None
-) -> None:
-    """By one rule for every arm; where verdicts differ on equal patches something else is wrong, and it is compared."""
-    contrasts = [
-        Contrast(
-            arm=arm, against="base", shown="It helps a lot.", refuted="It harms a lot.", open="It is open."
-        )
-        for arm in ("other", "third")
-    ]
-    run = read_run(
-        write_run(
-            tmp_path,
-            arms=("base", "other", "third"),
-            contrasts=contrasts,
-            found={"outcome": outcome} if outcome else None,
-        )
-    )
-    assert all((each.finding is Decision.NOT_EXERCISED) is (outcome is not None) for each in run.registered)
+def test_every_arm_with_patches_of_base_is_named_and_so_is_a_scripted_model(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path, arms=("base", "other", "third", "nothing"), noop="nothing"))
     assert "cells with the same patch as base: other 2 of 2, third 2 of 2" in control_lines(run)
     assert "no model" not in run_block(run) and "seeds 0, x x, code x" in run_block(run)
 

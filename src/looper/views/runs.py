@@ -383,9 +383,7 @@ class RunView:
             return None
         if self._covered(contrast, found) < COVERED:
             return Decision.INDECISIVE
-        if contrast.metric is Metric.RESOLVED and (
-            self._has_no_room(contrast) or self._is_the_same(contrast)
-        ):
+        if contrast.metric is Metric.RESOLVED and self._has_no_room(contrast):
             return Decision.NOT_EXERCISED
         fired = {
             guard for end in self.trajectories if end.arm in self._run_for(contrast) for guard in end.guards
@@ -400,16 +398,6 @@ class RunView:
             return False
         ceiling = min(rates) > 1 - contrast.margin and contrast.expect is not Expect.NOT_LESS
         return max(rates) < contrast.margin or ceiling
-
-    def _is_the_same(self, contrast: Contrast) -> bool:
-        """Whether an arm that was to resolve more made the very patches of the other one, with the same verdicts: what it does otherwise
-        came into play nowhere. Of a contrast of alikeness that is an answer."""
-        arms = {arm.name for arm in self.manifest.plan.arms}
-        if contrast.expect is not Expect.MORE or contrast.through or not arms.issuperset(contrast.arms):
-            return False
-        ours, theirs = (self.outcomes(name) for name in contrast.arms)
-        same, both = self.same_patches(contrast.arm, contrast.against)
-        return same == both > 0 and all(ours[where] == theirs[where] for where in ours.keys() & theirs.keys())
 
     def _could_turn(self, found: Registered) -> bool:
         """Whether a decision about what was resolved would be another one, had the cells without a verdict all gone one way or the
@@ -478,15 +466,12 @@ class RunView:
 
     def same_as_base(self, arm: str) -> tuple[int, int]:
         """Cells in which an arm made the very patch that base made, and cells that both have."""
-        return self.same_patches(arm, self.manifest.plan.learners_base.name)
-
-    def same_patches(self, arm: str, against: str) -> tuple[int, int]:
-        """Cells in which two arms made the very same patch, and cells that both have."""
+        base = self.manifest.plan.learners_base.name
         ends = self.last_ends
         pairs = [
             (ends[cell].patch_hash, ends[theirs].patch_hash)
             for cell in self.cells(arm)
-            if cell in ends and (theirs := f"{against}/{cell.partition('/')[2]}") in ends
+            if cell in ends and (theirs := f"{base}/{cell.partition('/')[2]}") in ends
         ]
         return sum(ours == theirs for ours, theirs in pairs), len(pairs)
 
