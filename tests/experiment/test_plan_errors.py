@@ -47,6 +47,12 @@ MISTAKES = [
     (NAME, 'name = "Übär"', f'5:1: arms.0.name: {LETTERS}, found "Übär" (arms.0 is Übär)'),
     (NAME, 'name = "1base"', f'5:1: arms.0.name: {LETTERS}, found "1base" (arms.0 is 1base)'),
     (NAME, 'name = "-"', f'5:1: arms.0.name: {LETTERS}, found "-" (arms.0 is -)'),
+    (NAME, f'name = "{"b" * 65}"', f'5:1: arms.0.name: takes 64 characters or fewer, found "{"b" * 39}… (arms.0 is {"b" * 65})'),
+    (
+        FACTOR,
+        f'{FACTOR}\n[[choices]]\nname = "{"b" * 65}"\nof = ["base", "base"]\nby = "any"',
+        f'5:1: choices.0.name: takes 64 characters or fewer, found 65 (choices.0 is {"b" * 65})',
+    ),
     (ROLE, 'role = "bas"', f'6:1: arms.0.role: {ROLES}, found "bas"; did you mean base? (arms.0 is base)'),
     (ROLE, "role = 3", f"6:1: arms.0.role: {ROLES}, found 3 (arms.0 is base)"),
     (ROLE, f"role = '{'x' * 39}'", f"6:1: arms.0.role: {ROLES}, found \"{'x' * 39}… (arms.0 is base)"),

@@ -20,6 +20,7 @@ from looper.experiment.plan_keys import plan_tables
 from looper.experiment.plans import parse_model, plan_from_text
 from looper.experiment.schedule import by_age, changed_since, lanes, select_tasks, split_tasks
 from looper.experiment.toml_positions import places
+from looper.metrics.design import is_pilot
 from looper.records.base import content_hash
 from looper.records.learning import Experience, Source, Split, TrainingChange, Treatment
 from looper.records.memory import RetrievalSettings
@@ -1380,6 +1381,17 @@ def test_a_new_plan_says_every_key_once_or_more() -> None:
         for key in table.keys
     }
     assert wanted - there == {("profiles",)}
+
+
+def test_a_new_plan_is_no_pilot_but_under_the_profile_of_which_it_says_so() -> None:
+    text = new_text()
+    assert "as a pilot that decides nothing: looper run FILE --profile demo" in text.replace("\n# ", " ")
+    shared = {name: (MICRO.parent / f"{name}.toml").read_text("utf-8") for name in ("micro", "demo")}
+    for profile in ("micro", "demo"):
+        plan = plan_from_text("mine", text, "mine.toml", profile, shared=shared)
+        of = plan.selection
+        tasks = [f"r{repo}-{at}" for repo in range(of.repositories or 0) for at in range(of.per_repo or 0)]
+        assert tasks and is_pilot(plan, tasks) is (profile == "demo"), profile
 
 
 def sections(text: str) -> Iterator[tuple[str, bool, list[tuple[int, str]]]]:

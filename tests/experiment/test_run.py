@@ -164,7 +164,9 @@ def test_a_plan_is_foretold_from_the_largest_run_and_not_from_the_newest(project
     larger = project.run
     assert project.looper("run", "test", "--arm", "base", "--limit", "3", "--fresh").returncode == 0
     told = project.looper("plan", "test").stdout
-    assert re.search(rf"^time: about .* \(.* to .*, 95 %\).* mean of 4 in {larger.name}", told, re.M), told
+    assert re.search(
+        rf"^time: about .* \(.* to .*, 95 %\).* mean of 4 cells of 1 arm in {larger.name}", told, re.M
+    ), told
 
 
 def test_u13_no_line_is_broken_where_no_terminal_is(project: Project) -> None:

@@ -112,9 +112,10 @@ def write_run(
     found: Mapping[str, object] | None = None,
     contrasts: Sequence[Contrast] = (),
     adapter: str = "",
+    noop: str = "",
 ) -> Path:
-    """Base resolves nothing, every other arm everything; cells that are not `judged` have no end yet. `end` and `found` are set in
-    every trajectory and verdict. All but base carry the `adapter`."""
+    """Base and the arm that is called `noop` resolve nothing, every other arm everything; cells that are not `judged` have no end yet.
+    `end` and `found` are set in every trajectory and verdict. All but base carry the `adapter`."""
     scaffold, model = packaged_scaffold("full"), ModelSpec(backend="scripted", name="x")
     plan = Plan(
         experiment=experiment,
@@ -127,8 +128,16 @@ def write_run(
         arms=tuple(
             Arm(
                 name=name,
-                role=ArmRole.BASE if name == "base" else ArmRole.TREATMENT,
-                model=model if name == "base" else model.model_copy(update={"adapter": adapter}),
+                role=ArmRole.BASE
+                if name == "base"
+                else ArmRole.CONTROL
+                if name == noop
+                else ArmRole.TREATMENT,
+                model=ModelSpec(backend="noop", name="")
+                if name == noop
+                else model
+                if name == "base"
+                else model.model_copy(update={"adapter": adapter}),
                 scaffold=scaffold,
                 temperature=0.0 if adapter else 0.2 * at,
             )
@@ -199,7 +208,7 @@ def ended_rollout(cell: str, arm: Arm, task: str, patch: str, steps: int) -> Tra
 
 
 def _verdict(cell: str, arm: Arm, task: str, patch: str, cause: str, test: str) -> Verdict:
-    good = arm.name != "base"
+    good = arm.role is not ArmRole.BASE and arm.model.backend != "noop"
     return Verdict(
         cell=cell,
         attempt=1,

@@ -262,6 +262,25 @@ def test_a_phone_shows_a_list_of_cells_by_the_page_and_every_difference_whole_wi
 
 
 @pytest.mark.proof
+def test_squares_of_the_map_are_large_enough_for_a_finger_and_each_has_a_name(
+    chromium: Browser, served: Served, runs: Path
+) -> None:
+    tasks = [f"a__b-{number}" for number in range(40)]
+    folder = write_run(runs, tasks=tasks, judged=lambda cell: not cell.startswith("other/0/a__b-3"))
+    with page_of(chromium, served, 360) as page:
+        page.goto(f"{served.url}/runs/{folder.name}")
+        sizes = page.locator(".map a, .map i").evaluate_all(
+            "(squares) => squares.map((square) => { const box = square.getBoundingClientRect(); return [box.width, box.height, box.right]; })"
+        )
+        assert len(sizes) == 80 and all(
+            min(width, height) >= 24 and right <= 360 for width, height, right in sizes
+        )
+        expect(
+            page.locator(".map").get_by_role("img", name="other/0/a__b-3: to do", exact=True)
+        ).to_have_count(1)
+        expect(page.locator(".map").get_by_role("img")).to_have_count(11)
+
+
 def test_the_page_of_a_large_run_is_small_and_costs_less_than_half_a_second_until_it_is_painted(
     chromium: Browser, served: Served, runs: Path
 ) -> None:
@@ -320,13 +339,16 @@ def test_numbers_of_one_moment_agree_in_every_column(chromium: Browser, served: 
             for _ in zip(ends, verdicts, strict=True):
                 for _ in range(6):
                     page.wait_for_timeout(100)
-                    finished, rows = page.evaluate(
-                        "[document.querySelector('#now [data-number=finished]').textContent, "
+                    finished, results, rows = page.evaluate(
+                        "[document.querySelector('#now [data-number=finished]').textContent, document.querySelector('#results').textContent, "
                         "[...document.querySelectorAll('#arms tr[data-arm]')].map((row) => [...row.children].map((cell) => cell.textContent))]"
                     )
                     attempted = [int(row[1].partition("/")[2]) for row in rows]
                     assert sum(attempted) == int(finished), (
                         "the numbers above the table are those of the table"
+                    )
+                    assert f"{finished} of 24 cells" in results or finished == "24", (
+                        "and so is what is said of the results"
                     )
                     for row in rows:
                         resolved, of = map(int, row[1].split("/"))
@@ -360,15 +382,52 @@ def test_a_rollout_is_followed_step_by_step_from_the_page_of_its_run(
         lock.close()
 
 
-def test_a_run_that_is_removed_is_called_live_no_more(chromium: Browser, served: Served, runs: Path) -> None:
-    folder = write_run(runs)
+@pytest.mark.parametrize("where", ["", "/arms", "/tasks", "/cells/base/0/a__b-1"])
+def test_a_run_that_is_removed_is_called_live_no_more_and_followed_again_when_it_is_back(
+    chromium: Browser, served: Served, runs: Path, where: str
+) -> None:
+    folder = write_run(runs, judged=lambda cell: cell != "other/0/a__b-2")
+    whole = write_run(runs.parent / "whole")
     # The browser itself notes an answer of 404, where the page asks for itself once more.
-    with page_of(chromium, served, errors=1) as page:
-        page.goto(f"{served.url}/runs/{folder.name}")
-        expect(page.locator("#live")).to_have_text("live")
-        shutil.rmtree(folder)
+    with page_of(chromium, served, errors=1) as page, page.expect_response("**/events"):
+        page.goto(f"{served.url}/runs/{folder.name}{where}")
+        if not where:
+            expect(page.locator("#live")).to_have_text("live")
+        page.wait_for_timeout(1_500)
+        away = folder.rename(runs.parent / "away")
         expect(page.get_by_role("alert")).to_contain_text("no longer there", timeout=15_000)
         expect(page.locator("#live")).to_be_hidden()
+        away.rename(folder)
+        expect(page.get_by_role("alert")).to_have_count(0, timeout=15_000)
+        if not where:
+            expect(page.locator("#live")).to_have_text("live")
+            for name in ("trajectories", "verdicts"):
+                shutil.copy(whole / f"{name}.jsonl", folder)
+            expect(page.locator("#now [data-number=finished]")).to_have_text("4", timeout=15_000)
+
+
+def test_the_key_to_the_next_failed_cell_works_on_pages_from_before_its_failure(
+    chromium: Browser, served: Served, runs: Path
+) -> None:
+    folder = write_run(runs, judged=lambda cell: False)
+    whole = write_run(runs.parent / "whole")
+    lock = RunLock(folder)
+    try:
+        with page_of(chromium, served) as page:
+            page.goto(f"{served.url}/runs/{folder.name}")
+            expect(page.locator("#live")).to_have_text("live")
+            expect(page.locator("#next-failed")).to_have_count(0)
+            other = page.context.new_page()
+            other.goto(f"{served.url}/runs/{folder.name}/cells/other/0/a__b-1")
+            expect(other.locator("#next-failed")).to_have_count(0)
+            for name in ("trajectories", "verdicts"):
+                shutil.copy(whole / f"{name}.jsonl", folder)
+            expect(page.get_by_role("link", name="first failed cell")).to_be_visible()
+            for each in (page, other):
+                each.keyboard.press("n")
+                expect(each.get_by_role("heading", level=1)).to_have_text("base/0/a__b-1")
+    finally:
+        lock.close()
 
 
 def test_keys_lead_into_the_map_to_the_next_failed_cell_and_open_everything(

@@ -163,6 +163,29 @@ def test_two_rollouts_stand_beside_each_other_from_where_they_part(served: Serve
         assert other.status_code == 422 and "different tasks" in other.text
 
 
+def test_cells_that_never_began_are_not_described_as_if_they_had(served: Served, runs: Path) -> None:
+    folder = write_run(runs, steps=0, judged=lambda cell: cell == "base/0/a__b-2")
+    begun, ended = (f"/runs/{folder.name}/diff?a=base/0/a__b-{at}&b=other/0/a__b-{at}" for at in (1, 2))
+    lock = RunLock(folder)
+    try:
+        with served.browser() as client:
+            page = client.get(begun).text
+            assert "No step is on record of base/0/a__b-1 and other/0/a__b-1." in page
+            assert (
+                page.count("No patch before the rollout&#39;s end.")
+                + page.count("No patch before the rollout's end.")
+                == 2
+            )
+            assert "The same" not in page and "Empty." not in page
+            page = client.get(ended).text
+            assert "No step is on record of other/0/a__b-2." in page and "Empty." not in page
+            page = client.get(f"/runs/{folder.name}/cells/other/0/a__b-2").text
+            assert ">to do</span>" in page and "at work" not in page
+            assert "No step is on record." in page and "0 steps so far" not in page
+    finally:
+        lock.close()
+
+
 def test_more_steps_than_are_compared_are_said_to_be_there(served: Served, runs: Path) -> None:
     folder = write_run(runs, tasks=("a__b-1",), steps=DIFF_STEPS + 1)
     with served.browser() as client:
@@ -304,6 +327,16 @@ def test_a_run_page_is_small_and_static_files_are_kept(served: Served, runs: Pat
         assert answer.headers["cache-control"] == "no-store"
         with client.stream("GET", "/events", headers={"Accept-Encoding": "gzip"}) as stream:
             assert "content-encoding" not in stream.headers and next(stream.iter_lines())
+
+
+def test_pages_become_files_whatever_the_length_of_an_arm_s_name(runs: Path, tmp_path: Path) -> None:
+    arms = ("x" * 300, "x" * 301, "base")
+    folder = write_run(runs, arms=arms, tasks=("a__b-1",), steps=1)
+    done = program.looper("report", str(folder), "--bundle", str(tmp_path / "pages"))
+    assert done.returncode == 0, done.stderr
+    pages = [path.read_text() for path in (tmp_path / "pages" / "cells").rglob("*.html")]
+    titles = {re.search(r"<h1>(.*?)</h1>", text)[1] for text in pages}  # type: ignore[index]
+    assert titles == {f"{arm}/0/a__b-1" for arm in arms}, "each in a file of its own"
 
 
 def test_the_pages_of_a_run_as_files_lead_to_each_other_and_need_nothing_else(
@@ -689,6 +722,65 @@ def test_every_failed_cell_leads_to_the_next(served: Served, runs: Path) -> None
             where = re.search(r'id="next-failed" href="([^"]+)"', client.get(where).text)[1]  # type: ignore[index]
             seen.append(where.rpartition("/")[2])
     assert seen == ["a__b-1", "a__b-2", "a__b-3", "a__b-1"]
+
+
+def next_from(client: httpx.Client, where: str) -> str | None:
+    found = re.search(r'id="next-failed" href="([^"]+)"', client.get(where).text)
+    return html.unescape(found[1]) if found else None
+
+
+def test_what_must_fail_comes_last_of_the_failed_cells_and_a_filter_is_kept(
+    served: Served, runs: Path
+) -> None:
+    tasks = ("a__b-1", "a__b-2")
+    folder = write_run(runs, arms=("nothing", "base", "other"), noop="nothing", tasks=tasks)
+    where = f"/runs/{folder.name}"
+
+    def walk(first: str, steps: int) -> list[str]:
+        seen, place = [], first
+        for _ in range(steps):
+            place = next_from(client, place) or ""
+            seen.append(place.partition("/cells/")[2].partition("?")[0])
+        return seen
+
+    with served.browser() as client:
+        order = [f"{arm}/0/{task}" for arm in ("base", "nothing") for task in tasks]
+        assert walk(where, 5) == [*order, order[0]]
+        part = client.get(f"{where}?outcome=failed").text.partition('id="cells"')[2]
+        assert re.findall(r'<th scope="row"><a [^>]*>([^<]+)', part) == order
+        assert walk(f"{where}?arm=nothing", 3) == [*order[2:], order[2]], "only cells of the filter"
+        assert walk(f"{where}?find=b-2", 3) == [order[1], order[3], order[1]]
+        assert walk(f"{where}?find=a+test+failed&outcome=unresolved", 2) == order[:2]
+        for nothing in ("arm=other", "outcome=resolved", "outcome=without+a+verdict"):
+            assert next_from(client, f"{where}?{nothing}") is None, nothing
+        row = re.search(r'<a href="([^"]+)">nothing/0/a__b-1</a>', client.get(f"{where}?arm=nothing").text)
+        assert row is not None
+        assert walk(html.unescape(row[1]), 1) == ["nothing/0/a__b-2"], "from the list as well"
+        step = re.search(r'href="([^"]+)#step-2"', client.get(html.unescape(row[1])).text)
+        assert step is not None
+        assert walk(html.unescape(step[1]), 1) == ["nothing/0/a__b-2"], "and from a step of it"
+
+
+def test_without_a_verdict_is_every_cell_that_has_none_and_views_take_no_filter_along(
+    served: Served, runs: Path
+) -> None:
+    outcome = {"outcome": Outcome.CANCELLED, "cause": "cancelled"}
+    folder = write_run(runs, judged=lambda cell: cell != "other/0/a__b-2", found=outcome)
+    with served.browser() as client:
+        page = client.get(f"/runs/{folder.name}?arm=base&find=b-1&outcome=cancelled&sort=steps").text
+        views = page.partition('id="views"')[2].partition("</p>")[0]
+        asked = {
+            name: dict(urllib.parse.parse_qsl(where))
+            for where, name in re.findall(r'href="\?([^#"]*)#[^"]*">([^<]+)', html.unescape(views))
+        }
+        assert asked == {
+            "all failed": {"outcome": "failed"},
+            "without a verdict": {"outcome": "without a verdict"},
+            "slowest": {"sort": "seconds", "descending": "1"},
+            "most tokens": {"sort": "tokens", "descending": "1"},
+        }
+        none = client.get(f"/runs/{folder.name}?outcome=without+a+verdict").text.partition('id="cells"')[2]
+    assert "4 cells" in none and "other/0/a__b-2" in none and "base/0/a__b-1" in none
 
 
 def test_a_restart_logs_nobody_out_and_a_campaign_that_began_since_is_there(project: Project) -> None:

@@ -8,7 +8,7 @@ import random
 import re
 import shutil
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +27,17 @@ from looper.records.base import Record
 from looper.records.learning import Learning, Source, Treatment
 from looper.records.memory import MemoryItem, MemoryKind
 from looper.records.model import ModelSpec
-from looper.records.plan import ArmRole, Contrast, Expect, Gate, Override, Plan, RunManifest, TaskSelection
+from looper.records.plan import (
+    Arm,
+    ArmRole,
+    Contrast,
+    Expect,
+    Gate,
+    Override,
+    Plan,
+    RunManifest,
+    TaskSelection,
+)
 from looper.records.trajectory import Edit, Observation, ObservationKind
 from looper.records.verdict import Outcome
 from looper.views import watch
@@ -38,6 +48,7 @@ from looper.views.findings import (
     EXPLORATORY,
     before_lines,
     contrast_lines,
+    control_lines,
     measured_lines,
     planned_lines,
     registered_lines,
@@ -406,12 +417,12 @@ def test_time_is_foretold_from_the_largest_run_that_fits_with_how_sure_that_is(t
     for path in newer.glob("*.jsonl"):
         os.utime(path, (2**31, 2**31))
     found = measured(tmp_path, plan)
-    assert found is not None and (found.run, found.cells) == (many.name, 9)
+    assert found is not None and (found.run, found.cells) == (many.name, 18)
     (time, tokens) = time_lines(plan, plan.arms, 50, 100, 4, found)
     assert time.startswith("time: about 50 s (50 s to 50 s, 95 %)") and "training" not in time
-    assert "mean of 9 in large" in time and "at 300 a cell" in tokens
+    assert "mean of 18 cells of 2 arms in large" in time and "at 300 a cell" in tokens
     shutil.rmtree(many)
-    assert measured(tmp_path, plan) is None, "two cells"
+    assert measured(tmp_path, plan, [arm for arm in plan.arms if arm.name == "base"]) is None, "two cells"
     (unknown,) = time_lines(plan, plan.arms, 4, 100, 4, None)
     assert "--limit" not in unknown, "that would be the whole plan"
     (unknown,) = time_lines(plan, plan.arms, 50, 100, 4, None)
@@ -492,6 +503,50 @@ def test_that_the_embedded_suite_is_made_for_experience_to_help_is_said_of_adapt
     told = said.getvalue() + run_block(run)
     assert ("made so that experience helps" in told) is warned
     assert "2 tasks, seed 0, " in told
+
+
+def test_time_is_of_the_arms_that_are_asked_about_and_carries_how_far_arms_lie_apart(tmp_path: Path) -> None:
+    """A run of two arms, one of them slow, has more cells than a newer one of base alone, which has more of base."""
+    tasks = tuple(f"a__b-{at}" for at in range(9))
+    both = write_run(
+        tmp_path / "runs", tasks=tasks, experiment="both", judged=lambda cell: cell.startswith("base")
+    )
+    slow = write_run(tmp_path / "slow", tasks=tasks, experiment="both", end={"wall_s": 9.0})
+    for name, wanted in (("trajectories", b'"arm":"other"'), ("verdicts", b'"cell":"other/')):
+        with (both / f"{name}.jsonl").open("ab") as stream:
+            lines = (slow / f"{name}.jsonl").read_bytes().splitlines(keepends=True)
+            stream.writelines(line for line in lines if wanted in line)
+    alone = write_run(
+        tmp_path / "runs", arms=("base",), tasks=(*tasks, "a__b-10", "a__b-11"), experiment="alone"
+    )
+    for path in alone.glob("*.jsonl"):
+        os.utime(path, (2**31, 2**31))
+    plan = read_run(both).manifest.plan
+
+    def told(arms: Sequence[Arm]) -> str:
+        return next(time_lines(plan, arms, 50, 50, 4, measured(tmp_path / "runs", plan, arms)))
+
+    assert "about 75 s (75 s to 75 s, 95 %)" in told(plan.arms)
+    assert "mean of 18 cells of 2 arms in both" in told(plan.arms)
+    assert "about 25 s (25 s to 25 s, 95 %)" in told(plan.arms[:1]), "of base alone"
+    assert "mean of 11 cells of 1 arm in alone" in told(plan.arms[:1])
+    third = plan.arms[0].model_copy(update={"name": "third", "temperature": 0.7})
+    found = measured(tmp_path / "runs", plan, (*plan.arms, third))
+    assert found is not None and found.rollout_s.low == 2 and found.rollout_s.high > 50, (
+        "it may be like neither"
+    )
+    assert told((*plan.arms, third)).endswith(
+        "; 1 other arm is taken to be like them, and the interval is of how far apart its arms lie"
+    )
+    assert told((plan.arms[0], third)).endswith(
+        f"in {alone.name}; 1 other arm is taken to be like it, and the interval is of the cells of base alone"
+    )
+
+
+def test_every_arm_with_patches_of_base_is_named_and_so_is_a_scripted_model(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path, arms=("base", "other", "third", "nothing"), noop="nothing"))
+    assert "cells with the same patch as base: other 2 of 2, third 2 of 2" in control_lines(run)
+    assert "no model" not in run_block(run) and "seed 0, x x, code x" in run_block(run)
 
 
 def test_what_was_learned_once_for_all_repositories_is_about_that_learning_alone() -> None:

@@ -107,6 +107,18 @@ def test_a_long_message_is_cut_with_a_word_how_to_see_all() -> None:
     assert "… " not in prompt_text(prompt, whole=True) and "\n99\n" in prompt_text(prompt, whole=True)
 
 
+def test_of_a_cell_that_never_began_no_rollout_is_described(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs", steps=0, judged=lambda cell: False)
+    shown = looper("show", "base/0/a__b-1", "--failed", cwd=tmp_path, LOOPER_SWE_DATA="").stdout
+    assert "no step is on record" in shown and "0 steps" not in shown
+
+
+def test_failures_of_an_arm_that_must_fail_come_last(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs", arms=("nothing", "base"), noop="nothing", tasks=("a__b-1",))
+    shown = looper("show", "--failed", cwd=tmp_path).stdout
+    assert [line.partition(" ")[0] for line in shown.splitlines()] == ["base/0/a__b-1", "nothing/0/a__b-1"]
+
+
 def test_cells_and_steps_are_chosen_by_arm_step_and_failure(tmp_path: Path) -> None:
     """Base resolves nothing, the other arm everything; every third command fails."""
     run = write_run(tmp_path / "runs", steps=7)

@@ -278,8 +278,8 @@ def plan(
     """Print what EXPERIMENT would take and what it could see, and run nothing.
 
     A plan whose gates its own tasks cannot pass is refused, with the numbers, where it is written and what to change.
-    Time and tokens come from the run here that has the most cells with the same model, suite and limits, and how often equal arms
-    differ from the one with the most cells that draws its tokens alike: that is told beside what the plan takes for granted, by which
+    Time and tokens come from the run here that has the most cells of these arms with the same model, suite and limits, with a 95 %
+    interval over them; arms that it has not are taken to be like its own. How often equal arms differ comes from the one with the most cells that draws its tokens alike: that is told beside what the plan takes for granted, by which
     the smallest difference that it could see is computed.
 
     Example: looper plan exp00

@@ -50,7 +50,8 @@ def plan_lines(options: RunOptions, settings: Settings, *, as_json: bool = False
     arms = len({cell.arm for lane in schedule for cell in lane})
     tasks = [task.instance_id for task in prepared.tasks]
     workers = workers_for(plan, options.workers)
-    equal, known = discordance(settings.runs, plan), measured(settings.runs, plan)
+    asked = [*wanted, *(arm for _, arm in gathers)]
+    equal, known = discordance(settings.runs, plan), measured(settings.runs, plan, asked)
     if as_json:
         yield json_line(
             {

@@ -16,6 +16,7 @@ from looper.records.plan import arm_of, task_id_of
 from looper.records.text import counted
 from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import Outcome
+from looper.views.board import as_failures
 from looper.views.index import steps_of
 from looper.views.memory import memory_items, why_nothing
 from looper.views.runs import RunView, find_run
@@ -48,6 +49,7 @@ def show_cell(
         raise view.without_arm(options.arm, arms)
     cells = [cell for arm in arms if options.arm in (None, arm) for cell in view.cells(arm)]
     if wanted is None:
+        cells = as_failures(view, cells) if options.failed else cells
         if options.step is not None:
             raise BadInput(
                 f"--step is a step of one cell: name the cell too. List them with: looper show --run {view.folder.name}"
@@ -85,7 +87,7 @@ def show_cell(
     yield from map(step_text, steps)
     if options.step is None:
         if options.failed and not steps:
-            yield f"none of {counted(len(every), 'step')} went wrong"
+            yield f"none of {counted(len(every), 'step')} went wrong" if every else "no step is on record"
         yield ending_text(end, verdict, whole=options.whole)
 
 
@@ -166,7 +168,8 @@ def prompt_of(
     if plan.is_grading:
         return None
     name, _, task_id = cell.split("/", 2)
-    scaffold = next(arm.scaffold for arm in plan.every_arm if arm.name == name)
+    arm = next(arm for arm in plan.every_arm if arm.name == name)
+    scaffold = arm.scaffold
     system = (("system", scaffold.system.strip("\n")),)
     try:
         tasks = {task.instance_id: task for task in tasks_as_they_are(view.manifest, settings)}
@@ -177,7 +180,8 @@ def prompt_of(
     task = tasks[task_id]
     plain = opening(task, scaffold)
     if end is None:
-        return Prompt(plain, "the rollout has no end yet; what memory tells is not shown")
+        stands = "the rollout has no end yet" if steps else "no step is on record; a rollout begins so"
+        return Prompt(plain, f"{stands}; what memory tells is not shown" if arm.remembers else stands)
     later = {item for step in steps for item in step.memory}
     items = memory_items(view)
     told = [items[key] for key in end.memory if key in items and key not in later]

@@ -21,8 +21,8 @@ WIDTH = 110
 """Characters of a line of comment."""
 HEAD = """\
 # A plan that runs as it is, with every key that there is. A key behind # is not said; the value is its default, or an example where it
-# has none. In brackets: type, unit, default. What it would take: looper plan FILE. Run it: looper run FILE; in
-# minutes, as a pilot that decides nothing: looper run FILE --profile demo.
+# has none. In brackets: type, unit, default. What it would take: looper plan FILE. Run it, over a night: looper
+# run FILE; in minutes, as a pilot that decides nothing: looper run FILE --profile demo.
 
 """
 PLAN: Mapping[str, Any] = {
@@ -53,14 +53,17 @@ PLAN: Mapping[str, Any] = {
         }
     ],
 }
+REPOSITORIES = 32
+"""Of the new plan: with fewer of six tasks and four seeds it would be a pilot, and with these it takes no longer than a night."""
 WHOLE = {"arms": 2, "contrasts": 0}
 """Which of a list of tables has all keys."""
 
 
 def new_plan(profile: Mapping[str, Any]) -> str:
-    """The text of a file with one profile, `micro`. Every key that it does not say is a comment `#key = value`, with its default or,
-    where it has none, an example."""
-    live = {**PLAN, "profiles": {"micro": profile}}
+    """The text of a file with one profile, `micro`, of `REPOSITORIES`. Every key that it does not say is a comment `#key = value`, with
+    its default or, where it has none, an example."""
+    tasks = {**profile["tasks"], "repositories": REPOSITORIES}
+    live = {**PLAN, "profiles": {"micro": {**profile, "tasks": tasks}}}
     scaffold = packaged_scaffold(profile["scaffold"]) if profile["scaffold"] in scaffold_names() else None
     given = scaffold.model_dump(mode="json") if scaffold else {}
     guards = {key: "off" if value is None else value for key, value in given.get("guards", {}).items()}

@@ -41,6 +41,7 @@ BOUNDS = {
     "too_short": "needs {min_length} or more of them",
     "too_long": "takes {max_length} of them or fewer",
     "string_too_short": "must not be empty",
+    "string_too_long": "takes {max_length} characters or fewer",
     "finite_number": "must be a finite number",
     "int_from_float": "must be a whole number",
 }

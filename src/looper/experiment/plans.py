@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -35,7 +36,7 @@ from looper.experiment.claims import PlanSettings, UnresolvedExpression, plainly
 from looper.experiment.coherence import faults
 from looper.experiment.plan_errors import PlanLayers, PlanText, did_you_mean, named, problems
 from looper.experiment.toml_positions import Path as Keys
-from looper.records.base import DIMENSIONLESS, Positive, Unit
+from looper.records.base import DIMENSIONLESS, Misplaced, Positive, Unit
 from looper.records.learning import SPLITS, Experience, Learning, Treatment
 from looper.records.model import BACKENDS, ModelSpec
 from looper.records.plan import (
@@ -97,10 +98,15 @@ class _Closed(BaseModel):
     record: ClassVar[type[BaseModel]]
 
 
+LONGEST_NAME = 64
+"""Characters of an arm's name."""
+
+
 class _ArmText(_Closed):
     record = Arm
 
-    name: Annotated[ArmName, Field(examples=["memory"])]
+    name: Annotated[ArmName, Field(max_length=LONGEST_NAME, examples=["memory"])]
+    """Small letters, digits and underscores; 64 of them at most, since files and columns are named by it."""
     role: ArmRole
     model: Annotated[str | None, Field(examples=["ollama:qwen2.5-coder:7b"])] = None
     """Written as a profile's; `overseer` for the profile's overseer. None for the profile's model."""
@@ -207,6 +213,14 @@ def _no_power(gates: Any) -> Any:
     return tuple(gates) if isinstance(gates, list) else gates
 
 
+def _names_are_short(choices: tuple[Choice, ...]) -> tuple[Choice, ...]:
+    """As those of arms, which they stand beside."""
+    for at, found in enumerate(choices):
+        if len(found.name) > LONGEST_NAME:
+            raise Misplaced(f"takes {LONGEST_NAME} characters or fewer, found {len(found.name)}", at, "name")
+    return choices
+
+
 class ExperimentText(_Closed):
     record = Plan
 
@@ -217,7 +231,7 @@ class ExperimentText(_Closed):
     factor: Annotated[str, Field(min_length=1, examples=["whether lessons are in the prompt"])]
     arms: Annotated[tuple[_ArmText, ...], Field(min_length=1)]
     contrasts: tuple[_ContrastText, ...] = ()
-    choices: tuple[Choice, ...] = ()
+    choices: Annotated[tuple[Choice, ...], AfterValidator(_names_are_short)] = ()
     measured_only: Annotated[
         tuple[Literal[Gate.DATA, Gate.ACTION], ...], BeforeValidator(_no_power), Field(examples=[["action"]])
     ] = ()

@@ -33,10 +33,14 @@ KEPT = {
     "text": ("attempt", "step", "part"),
 }
 """Pages of a run that become files, by the first part of their path below it, and what of an address tells two of them apart."""
+PART_CHARS = 96
+"""Of a folder or file that is named by an arm or a task. Where two are the same so far, a hash of the address tells them apart."""
 STATIC = ("looper.css", "looper.js", "theme.js")
 _LINK = re.compile(r' (href|src)="([^"]*)"')
-_SERVED = re.compile(r"<(\w+)\b[^>]* data-served\b[^>]*>.*?</\1>|(?<= )data-follow=\"[^\"]*\"", re.DOTALL)
-"""Parts that need a server, none of which holds another of its kind, and what a page would follow."""
+_SERVED = re.compile(
+    r"<(\w+)\b[^>]* data-served\b[^>]*>.*?</\1>|(?<= )data-(?:follow|of)=\"[^\"]*\"", re.DOTALL
+)
+"""Parts that need a server, none of which holds another of its kind, and what a page would follow or be told of."""
 _NO_LINK = re.compile(r"<a\b(?![^>]* href=)[^>]*>(.*?)</a>", re.DOTALL)
 
 
@@ -169,6 +173,6 @@ class _Bundle:
 
 
 def _plain(part: str) -> str:
-    """For the name of a file on any system."""
-    kept = re.sub(r"[^A-Za-z0-9._-]", "_", part)
+    """For the name of a file on any system: two of them, with what tells attempts and pages apart, fit into one."""
+    kept = re.sub(r"[^A-Za-z0-9._-]", "_", part)[:PART_CHARS]
     return f"_{kept}" if kept.startswith(".") else kept

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -31,6 +31,8 @@ from looper.serve.evolving import CampaignView
 from looper.serve.guard import sessions_of
 from looper.views.board import (
     AT_WORK,
+    FAILED_ONES,
+    NO_VERDICT,
     SORTED,
     TO_DO,
     CellQuery,
@@ -38,6 +40,7 @@ from looper.views.board import (
     arms_with_cells,
     bars,
     cell_page,
+    next_failed,
     only_experience,
     squares,
     task_rows,
@@ -62,7 +65,7 @@ from looper.views.findings import (
 )
 from looper.views.index import some_steps
 from looper.views.lineage import adapters_of, lineage_lines
-from looper.views.live import Projection
+from looper.views.live import Projection, at_work
 from looper.views.memory import memory_items, reverted_items
 from looper.views.runs import RunView
 from looper.views.trajectory import (
@@ -71,7 +74,6 @@ from looper.views.trajectory import (
     action_lines,
     cell_of,
     consolidations_of,
-    next_failed,
     passed,
     search,
     steps_page,
@@ -184,7 +186,7 @@ class Pages:
     def run_page(self, request: Request) -> Response:
         """Whole, or with `?part=now` what changes all the time: everything on either is of one moment of the run."""
         run = self.run_of(request)
-        now = self.page_context.projection.described(run)
+        now, registered = self.page_context.projection.described(run), registered_rows(run)
         live = {
             "run": run,
             "now": now,
@@ -193,10 +195,14 @@ class Pages:
             "colours": arm_colours(run),
             "damage": damage_lines(run),
             "experience": only_experience(run),
+            "registered": registered,
+            "unregistered": "" if registered else nothing_registered(run),
+            "before": before_lines(run),
+            "besides": [*measured_lines(run), *stratified_lines(run)] if registered else [],
         }
         if request.query_params.get("part") == "now":
             return page(request, "run_now", title="", **live)
-        asked = _cell_query(request)
+        asked = _cell_query(request.query_params)
         found = cell_page(run, asked)
 
         def listed(**changes: Any) -> str:
@@ -207,24 +213,20 @@ class Pages:
                 {key: value for key, value in said.items() if (key, value) not in STANDARD}
             )
 
-        registered = registered_rows(run)
         return page(
             request,
             "run",
             title=f"{run.manifest.plan.experiment} {run.manifest.plan.profile}",
             map=list(squares(run)),
             bars=bars(run),
-            registered=registered,
-            unregistered="" if registered else nothing_registered(run),
-            before=before_lines(run),
-            besides=[*measured_lines(run), *stratified_lines(run)] if registered else [],
             lines=[*contrast_lines(run), *control_lines(run), *treatment_lines(run)],
             cells=found,
             asked=asked,
             listed=listed,
             arms=arms_with_cells(run),
-            outcomes=["failed", *(found.value for found in Outcome), AT_WORK, TO_DO],
-            failed=next_failed(run, ""),
+            outcomes=[FAILED_ONES, NO_VERDICT, *(found.value for found in Outcome), AT_WORK, TO_DO],
+            failed=next_failed(run, wanted=asked),
+            among=_among(asked),
             **live,
         )
 
@@ -289,6 +291,7 @@ class Pages:
             others.insert(0, f"{base.name}/{where}")
         patch = cell.end.patch if cell.end else ""
         task, said = self._task(run, where.partition("/")[2])
+        among = _cell_query(dict(parse_qsl(asked.get("among", ""))))
         steps, earlier = tried(run, cell)
         made = consolidations_of(run, cell.name)
         return page(
@@ -298,6 +301,7 @@ class Pages:
             run=run,
             cell=cell,
             live=live,
+            state=AT_WORK if live and cell.name in {name for name, *_ in at_work(run)} else TO_DO,
             failed=cell.verdict is not None and cell.verdict.outcome is not Outcome.RESOLVED,
             task=task,
             task_said=said,
@@ -307,7 +311,8 @@ class Pages:
             tried_before=earlier,
             made=made,
             cards={one.adapter: self._card(one.adapter) for one in made if one.adapter},
-            next_failed=next_failed(run, cell.name),
+            next_failed=next_failed(run, cell.name, among),
+            among=_among(among),
             steps=found,
             wanted=wanted,
             others=others,
@@ -422,6 +427,11 @@ class Pages:
             cells=(left, right),
             pairs=pairs,
             parted=next((at for at, pair in enumerate(pairs) if not pair.same), None),
+            not_begun=[
+                cell.name
+                for cell, each in zip(cells, places, strict=True)
+                if cell and not each and not cell.end
+            ],
             cut=lambda words: ShownText(words[:DIFF_CHARS], len(words) > DIFF_CHARS),
             wrong=went_wrong,
             target=target,
@@ -503,9 +513,13 @@ def _timed(handler: Handler) -> Handler:
     return timed
 
 
-def _cell_query(request: Request) -> CellQuery:
+def _among(asked: CellQuery) -> str:
+    """Which cells the next failed one is looked for among, as the value of a key in an address; empty for all of them."""
+    return urlencode({key: value for key in ("arm", "outcome", "find") if (value := getattr(asked, key))})
+
+
+def _cell_query(asked: Mapping[str, str]) -> CellQuery:
     """What an address asks of the list of cells; what it does not know there is passed over."""
-    asked = request.query_params
     return CellQuery(
         arm=asked.get("arm", ""),
         outcome=asked.get("outcome", ""),

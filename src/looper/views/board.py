@@ -5,7 +5,7 @@ pages are taken from the address.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, log10
 from statistics import fmean
@@ -15,7 +15,7 @@ from looper.metrics.registered import DECIDED
 from looper.records.base import grouped
 from looper.records.plan import Metric, arm_of
 from looper.records.text import counted
-from looper.records.verdict import Outcome
+from looper.records.verdict import Outcome, Verdict
 from looper.views.findings import (
     arm_rows,
     asked_text,
@@ -40,6 +40,11 @@ LISTED = 50
 """Cells on one page of the list."""
 AT_WORK, TO_DO = "at work", "to do"
 """In place of an outcome: a rollout that has begun, and none."""
+FAILED_ONES = "failed"
+"""To be asked for in place of an outcome: everything in `FAILED`."""
+NO_VERDICT = "without a verdict"
+"""To be asked for in place of an outcome: to do, at work, cancelled, or an infrastructure error."""
+JUDGED = frozenset(outcome.value for outcome in Outcome if outcome.is_verdict)
 
 
 def arm_colours(run: RunView) -> dict[str, str]:
@@ -91,7 +96,7 @@ class CellQuery:
     arm: str = ""
     """Empty for all, as the next two."""
     outcome: str = ""
-    """"failed" stands for everything in `FAILED`."""
+    """Or `FAILED_ONES`, or `NO_VERDICT`."""
     find: str = ""
     """Part of a cell's name, or of why it failed, whatever its case."""
     sort: str = "cell"
@@ -123,20 +128,43 @@ SORTED: dict[str, Callable[[CellRow], Any]] = {
 """What a list of cells can be sorted by; what has no such figure comes last."""
 
 
-def cell_page(run: RunView, wanted: CellQuery) -> CellPage:
-    """The cells that are asked for, `LISTED` on a page; experience comes after the arms of the plan."""
+def listed_cells(run: RunView) -> list[str]:
+    """Every planned cell by arm, seed and task in the order of the plan; experience comes after the arms of the plan."""
     names = [
         name for arm in run.manifest.plan.arms for name in run.cells(arm.name) if name in run.planned_cells
     ]
-    names += sorted(run.planned_cells - set(names))
+    return names + sorted(run.planned_cells - set(names))
+
+
+def as_failures(run: RunView, cells: Sequence[str]) -> list[str]:
+    """Cells in the order in which their failures are worth a look: those of arms that must fail come last."""
+    must_fail = {arm.name for arm in run.manifest.plan.arms if arm.model.backend == "noop"}
+    return sorted(cells, key=lambda cell: arm_of(cell) in must_fail)
+
+
+def next_failed(run: RunView, cell: str = "", wanted: CellQuery = CellQuery()) -> str | None:
+    """The next failed cell of those that are asked for, `as_failures`, from the first after `cell` on and once around; None where there
+    is no other, and without a `cell` the first. How a list is sorted plays no part."""
+    names = [
+        name
+        for name in as_failures(run, listed_cells(run))
+        if name == cell or ((found := run.final.get(name)) is not None and _is_failure(found, wanted))
+    ]
+    at = names.index(cell) + 1 if cell in names else 0
+    return next((name for name in names[at:] + names[:at] if name != cell), None)
+
+
+def cell_page(run: RunView, wanted: CellQuery) -> CellPage:
+    """The cells that are asked for, `LISTED` on a page, as `listed_cells`, or where failed ones are asked for `as_failures`."""
+    names = listed_cells(run)
+    if wanted.outcome == FAILED_ONES:
+        names = as_failures(run, names)
     begun = {cell: steps for cell, _, steps in at_work(run)}
-    text = wanted.find.lower()
     rows = [
         row
         for name in names
-        if not wanted.arm or arm_of(name) == wanted.arm
         for row in [_cell_row(run, name, begun)]
-        if _has(row, wanted.outcome) and (text in name.lower() or text in row.cause.lower())
+        if _is_asked(name, row.outcome, row.cause, wanted)
     ]
     by = SORTED.get(wanted.sort, SORTED["cell"])
     known = sorted((row for row in rows if by(row) is not None), key=by, reverse=wanted.descending)
@@ -161,8 +189,21 @@ def only_experience(run: RunView) -> dict[str, int]:
     return {name: ended[name] for name in run.gathering if ended[name]}
 
 
-def _has(row: CellRow, outcome: str) -> bool:
-    return outcome in ("", row.outcome) or (outcome == "failed" and row.outcome in FAILED)
+def _is_failure(found: Verdict, wanted: CellQuery) -> bool:
+    return found.outcome in FAILED and _is_asked(found.cell, found.outcome.value, found.cause, wanted)
+
+
+def _is_asked(name: str, outcome: str, cause: str, wanted: CellQuery) -> bool:
+    text = wanted.find.lower()
+    return (
+        wanted.arm in ("", arm_of(name))
+        and (
+            wanted.outcome in ("", outcome)
+            or (wanted.outcome == FAILED_ONES and outcome in FAILED)
+            or (wanted.outcome == NO_VERDICT and outcome not in JUDGED)
+        )
+        and (text in name.lower() or text in cause.lower())
+    )
 
 
 def _cell_row(run: RunView, name: str, begun: Mapping[str, int]) -> CellRow:

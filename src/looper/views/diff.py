@@ -452,7 +452,10 @@ def _verdict(found: Verdict | None) -> str:
 
 
 def _patch_lines(ours: Trajectory | None, theirs: Trajectory | None) -> Iterator[str]:
-    left, right = (bare_lines(end.patch) if end is not None else [] for end in (ours, theirs))
+    if ours is None or theirs is None:
+        yield f"patches: {' | '.join('not yet' if end is None else counted(len(bare_lines(end.patch)), 'line') for end in (ours, theirs))}"
+        return
+    left, right = bare_lines(ours.patch), bare_lines(theirs.patch)
     if left == right:
         yield "the same patch"
         return

@@ -569,10 +569,13 @@ def control_lines(run: RunView) -> list[str]:
             lost = {cell.partition("/")[2]: False for cell in run.cells(found.arm) if cell in ended}
             whole = {**lost, **run.outcomes(found.arm)}
             lines.append(f"{found.arm} with infra errors counted as unresolved: {_rate(whole, run.unit)}")
-    # A control that hardly changes what the agent does could not have gained: beside the repeat it is seen whether that is so.
-    inert = [arm for arm in run.manifest.plan.arms if arm.role is ArmRole.AGAIN or _is_changed(arm)]
+    # An arm that hardly changes what the agent does could not have gained: beside the repeat it is seen whether that is so.
     patches = [
-        f"{arm.name} {same} of {both}" for arm in inert for same, both in [run.same_as_base(arm.name)] if both
+        f"{arm.name} {same} of {both}"
+        for arm in run.manifest.plan.arms
+        if _is_held_against_base(run, arm)
+        for same, both in [run.same_as_base(arm.name)]
+        if both
     ]
     if patches:
         lines.append(f"cells with the same patch as base: {', '.join(patches)}")
@@ -601,9 +604,11 @@ def control_lines(run: RunView) -> list[str]:
     ]
 
 
-def _is_changed(arm: Arm) -> bool:
-    """Whether it is a control that learned anything."""
-    return arm.role is ArmRole.CONTROL and arm.treatment not in (None, Treatment.ZERO_ADAPTER)
+def _is_held_against_base(run: RunView, arm: Arm) -> bool:
+    """Whether its patches tell how much it changes: not of controls that play a known patch or none, nor of an adapter that must change
+    nothing, of which a line of its own tells."""
+    itself = arm.name == run.manifest.plan.learners_base.name
+    return not (itself or arm.model.is_control or arm.treatment is Treatment.ZERO_ADAPTER)
 
 
 def _does(run: RunView, arm: str) -> str:

@@ -4,20 +4,19 @@ Runs of the same model, suite and limits say how long a cell takes and how often
 foretold, and what was measured is told beside a plan's own assumption and never put in its place.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, stdev, variance
 from typing import Any
 
 from looper.metrics.design import design_of, is_pilot, power_at_interest, smallest_visible
 from looper.metrics.paired import student, wilson
+from looper.records.base import grouped
 from looper.records.learning import Source
 from looper.records.plan import AS_COMPUTED, REAL_SUITES, Arm, Plan
 from looper.records.text import counted
-from looper.records.trajectory import Trajectory
-from looper.records.verdict import Verdict
 from looper.views.findings import power_text
 from looper.views.runs import RunView, read_runs
 from looper.views.show import duration, shortened
@@ -28,7 +27,8 @@ ENOUGH = 3
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its 95 % interval, by Student's t over cells."""
+    """A mean over cells with its 95 % interval, by Student's t: over the cells of each arm, and where it has to stand for arms that
+    were not measured over the means of those that were."""
 
     mean: float
     low: float
@@ -44,49 +44,72 @@ class MeasuredRun:
 
     run: str
     cells: int
+    arms: tuple[str, ...]
+    """Whose cells these are, by their names there."""
+    unmeasured: int
+    """Arms that are asked about and were not measured there."""
     rollout_s: Estimate
     """Of a rollout with its verification."""
     tokens: Estimate | None
     """Of prompt and completion together; None where they were not counted."""
 
 
-def measured(runs: Path, plan: Plan) -> MeasuredRun | None:
-    """From the run with the most cells, of equal ones the newest, in which this plan's base, or its first arm, worked with the same model
-    and limits at tasks of the same suite, to be evaluated or, where these are too few, to gather experience; None where none has enough
-    of them."""
-    found = [one for view in _newest(runs) if (one := _measured_in(view, plan)) is not None]
+def measured(runs: Path, plan: Plan, asked: Sequence[Arm] = ()) -> MeasuredRun | None:
+    """From the run with the most cells of the arms that are asked about, by default the plan's; of equal ones the newest. Its base, or first
+    arm, has to work with the same model and limits at tasks of the same suite; that arm stands for the others where it has none of
+    them, and where its cells are too few those that gathered experience as it works. None where no run has enough cells."""
+    found = [
+        one for view in _newest(runs) if (one := _measured_in(view, plan, asked or plan.arms)) is not None
+    ]
     return max(found, key=lambda one: one.cells, default=None)
 
 
-def _measured_in(view: RunView, plan: Plan) -> MeasuredRun | None:
+def _measured_in(view: RunView, plan: Plan, asked: Sequence[Arm]) -> MeasuredRun | None:
     other, wanted, arm = view.manifest.plan, _main_arm(plan), _main_arm(view.manifest.plan)
     if arm.model != wanted.model or arm.scaffold != wanted.scaffold or not _alike(other, plan):
         return None
-    pairs = _ended(view, {arm.name})
-    if len(pairs) < ENOUGH:  # What gathered experience worked with the same model and limits.
+    # What an arm is called changes nothing of it.
+    alike = {(each.config_hash(), plan.limits_of(each)) for each in asked}
+    there = {each.name: (each.config_hash(), other.limits_of(each)) for each in other.every_arm}
+    ends = {(end.cell, end.attempt): end for end in view.trajectories}
+    cells = grouped(
+        (end.arm, (end, found))
+        for found in view.verdicts
+        if (end := ends.get((found.cell, found.attempt))) is not None and end.arm in there
+    )
+    taken = [name for name in cells if there[name] in alike] or [arm.name]
+    if sum(len(cells.get(name, [])) for name in taken) < ENOUGH:
+        # What gathered experience worked with the same model and limits.
         gathers = [each for source, each in other.all_experience() if source is not Source.GUIDED]
-        alike = {each.name for each in gathers if (each.model, each.scaffold) == (arm.model, arm.scaffold)}
-        pairs = _ended(view, {arm.name, *alike})
-    if len(pairs) < ENOUGH:
+        like_it = [each.name for each in gathers if (each.model, each.scaffold) == (arm.model, arm.scaffold)]
+        taken = list(dict.fromkeys(name for name in [*taken, *like_it] if name in cells))
+    pairs = {name: cells.get(name, []) for name in taken}
+    if (count := sum(map(len, pairs.values()))) < ENOUGH:
         return None
-    tokens = [end.tokens for end, _ in pairs if end.tokens is not None]
+    unmeasured = sum(each not in {there[name] for name in taken} for each in alike)
+    seconds = [[end.wall_s + found.wall_s for end, found in each] for each in pairs.values()]
+    tokens = [[end.tokens for end, _ in each if end.tokens is not None] for each in pairs.values()]
     return MeasuredRun(
         run=view.folder.name,
-        cells=len(pairs),
-        rollout_s=_estimate([end.wall_s + found.wall_s for end, found in pairs]),
-        tokens=_estimate(tokens) if len(tokens) == len(pairs) else None,
+        cells=count,
+        arms=tuple(taken),
+        unmeasured=unmeasured,
+        rollout_s=_estimate(seconds, of_others=unmeasured > 0),
+        tokens=_estimate(tokens, of_others=unmeasured > 0) if sum(map(len, tokens)) == count else None,
     )
 
 
-def _ended(view: RunView, arms: Collection[str]) -> list[tuple[Trajectory, Verdict]]:
-    """Rollouts of these arms that have a verdict."""
-    ends = {(end.cell, end.attempt): end for end in view.trajectories if end.arm in arms}
-    return [(ends[key], found) for found in view.verdicts if (key := (found.cell, found.attempt)) in ends]
-
-
-def _estimate(values: Sequence[float]) -> Estimate:
-    mean = fmean(values)
-    off = student(0.95, len(values) - 1) * stdev(values) / sqrt(len(values))
+def _estimate(by_arm: Sequence[Sequence[float]], *, of_others: bool) -> Estimate:
+    """`of_others`: whether it has to stand for other arms too, so that arms are what was drawn, where there are several."""
+    values = [value for each in by_arm for value in each]
+    mean, arms = fmean(values), [fmean(each) for each in by_arm]
+    if of_others and len(arms) > 1:
+        off = student(0.95, len(arms) - 1) * stdev(arms) / sqrt(len(arms))
+        return Estimate(mean, max(min(values), mean - off), mean + off)
+    varies = [each for each in by_arm if len(each) > 1]
+    freedom = sum(len(each) - 1 for each in varies)
+    error = sqrt(sum(len(each) * variance(each) for each in varies)) / len(values)
+    off = student(0.95, freedom) * error if freedom else 0.0
     # What was measured took no less than nothing.
     return Estimate(mean, max(min(values), mean - off), mean + off)
 
@@ -187,13 +210,23 @@ def time_lines(
     training = any(arm.learning and arm.learning.treatment.is_adapter for arm in wanted)
     yield (
         f"time: about {duration(seconds.mean)} ({duration(seconds.low)} to {duration(seconds.high)}, 95 %) for rollouts and verification "
-        f"with {counted(workers, 'worker')}, at {each.mean:.2f} s a cell with its tests, mean of {found.cells} in {found.run}"
+        f"with {counted(workers, 'worker')}, at {each.mean:.2f} s a cell with its tests, mean of {counted(found.cells, 'cell')} of "
+        f"{counted(len(found.arms), 'arm')} in {found.run}{_unmeasured_text(found)}"
         + ("; training comes on top" if training else "")
     )
     if found.tokens is not None:
         tokens = found.tokens.times(cells)
         about, low, high = map(shortened, (tokens.mean, tokens.low, tokens.high))
         yield f"tokens: about {about} ({low} to {high}), at {found.tokens.mean:.0f} a cell"
+
+
+def _unmeasured_text(found: MeasuredRun) -> str:
+    """That arms which are asked about were not measured, and what the interval is of then; empty where all were."""
+    if not found.unmeasured:
+        return ""
+    one = len(found.arms) == 1
+    of = f"the cells of {found.arms[0]} alone" if one else "how far apart its arms lie"
+    return f"; {counted(found.unmeasured, 'other arm')} {'is' if found.unmeasured == 1 else 'are'} taken to be like {'it' if one else 'them'}, and the interval is of {of}"
 
 
 def time_data(cells: int, workers: int, found: MeasuredRun | None) -> dict[str, Any]:

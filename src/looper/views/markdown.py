@@ -87,7 +87,8 @@ def run_block(run: RunView) -> str:
 def _provenance(run: RunView) -> list[str]:
     plan = run.manifest.plan
     day = run.ended.date().isoformat()
-    models = sorted({found.known_as for found in run.manifest.models.values() if found.backend != "scripted"})
+    controls = {arm.name for arm in plan.every_arm if arm.model.is_control}
+    models = sorted({found.known_as for name, found in run.manifest.models.items() if name not in controls})
     seeds = ", ".join(map(str, plan.seeds))
     lines = [
         f"{day}, `{run.folder.name}`: {counted(len(run.tasks), 'task')}, {'seed' if len(plan.seeds) == 1 else 'seeds'} {seeds}, {', '.join(models) or 'no model'}, code "

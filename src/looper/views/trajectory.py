@@ -15,7 +15,6 @@ from looper.records.text import bare_lines
 from looper.records.trajectory import Bash, Edit, Guard, ObservationKind, Step, Trajectory, Write
 from looper.records.treatment import Consolidation
 from looper.records.verdict import TestOutcome, Verdict
-from looper.views.board import FAILED
 from looper.views.index import some_steps
 from looper.views.runs import RunView
 
@@ -255,21 +254,6 @@ def consolidations_of(run: RunView, cell: str) -> list[Consolidation]:
     ]
     last = max((made.round for made in found), default=0)
     return [made for made in found if made.round == last]
-
-
-def next_failed(run: RunView, cell: str) -> str | None:
-    """The next cell that has no success, by arm, seed and task in the order of the plan, from the first after `cell` on and
-    once around; None where there is no other. An empty `cell` asks for the first."""
-    names = [name for arm in run.manifest.plan.arms for name in run.cells(arm.name)]
-    failed = [
-        name
-        for name in names
-        if name != cell and (verdict := run.final.get(name)) is not None and verdict.outcome in FAILED
-    ]
-    if cell not in names:
-        return failed[0] if failed else None
-    order = {name: at for at, name in enumerate(names)}
-    return next((name for name in failed if order[name] > order[cell]), failed[0] if failed else None)
 
 
 @dataclass(frozen=True)

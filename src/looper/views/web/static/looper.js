@@ -70,6 +70,7 @@ const SHARE = 0.01;
 const rounds = [{ due: 0, soonest: 0 }, { due: 0, soonest: 0 }];
 
 function refreshLater(atOnce) {
+  if (!follows()) return;
   const parts = one("[data-swap=now]") ? [true, false] : [false];
   for (const now of parts) {
     const round = rounds[Number(now)];
@@ -85,9 +86,11 @@ function refreshLater(atOnce) {
 }
 
 let source = null;
+let first = true;
+const follows = () => one("[data-follow]") || one("[data-logs]");
 
+// Of a page of a run that is not there. Listening goes on: it may come back.
 function gone() {
-  if (source) source.close();
   say("");
   if (one("#gone")) return;
   const line = made("p", "This run is no longer there, or cannot be read any more. What stands here is what was shown last.", "notice bad");
@@ -95,6 +98,13 @@ function gone() {
   line.setAttribute("role", "alert");
   one("main h1").after(line);
   for (const button of all("[data-post]")) button.disabled = true;
+}
+
+function back() {
+  one("#gone").remove();
+  for (const button of all("[data-post]")) button.disabled = false;
+  if (follows()) say("live");
+  refreshLater(true);
 }
 
 function words(seconds) {
@@ -122,11 +132,15 @@ function say(words) {
 
 function follow() {
   const runs = new Set(all("[data-follow]").map((node) => node.dataset.follow));
+  const of = one("[data-of]");
+  if (of) runs.add(of.dataset.of);
   const logs = one("[data-logs]");
   if (!runs.size && !logs) return;
   source = new EventSource(logs ? logs.dataset.logs : "/events");
-  source.onopen = () => say("live");
-  source.onerror = () => say(source.readyState === EventSource.CLOSED ? "not live: reload to follow" : "reconnecting …");
+  if (follows()) {
+    source.onopen = () => say("live");
+    source.onerror = () => say(source.readyState === EventSource.CLOSED ? "not live: reload to follow" : "reconnecting …");
+  }
   if (logs) {
     const names = ["spawn", "lab_status", "lab_done", "gate", "promote", "rollback", "timeout", "stop", "challenged", "reviewed", "activated"];
     let timer = 0;
@@ -134,12 +148,12 @@ function follow() {
     return;
   }
   // Everything comes first, and once more whenever the connection was lost in between.
-  let first = true;
   source.addEventListener("status", (event) => {
     const there = JSON.parse(event.data).runs;
     if (!runs.has("*") && ![...runs].every((name) => there.some((run) => run.run === name))) return gone();
     there.forEach(showNumbers);
-    if (!first) refreshLater(true);
+    if (one("#gone")) back();
+    else if (!first) { refreshLater(true); if (one("#curves")) loadCurves(); }
     first = false;
   });
   source.addEventListener("changed", (event) => {
@@ -148,12 +162,19 @@ function follow() {
     if (!runs.has("*") && !names.some((name) => runs.has(name))) return;
     if (changed.gone.some((name) => runs.has(name))) return gone();
     changed.runs.forEach(showNumbers);
+    if (one("#gone")) return back();
     // A run that is new here, or has come to its end, is shown whole at once.
     const known = (run) => one(`[data-run="${CSS.escape(run.run)}"]`) || !runs.has("*");
     refreshLater(changed.gone.length > 0 || changed.runs.some((run) => run.standing !== "running" || !known(run)));
     if (one("#curves")) loadCurves();
   });
 }
+
+// A browser holds few connections to one server, and a page that none looks at needs none.
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) source?.close();
+  else if (source?.readyState === EventSource.CLOSED) follow();
+});
 
 // Acting ----------------------------------------------------------------------------------------------------------------------
 
@@ -279,6 +300,12 @@ function toggleAll() {
   for (const node of nodes) node.open = open;
 }
 
+// Where the page knows of none, one may have failed since it was made.
+async function nextFailed() {
+  if (!one("#next-failed") && one("[data-of]")) await refresh(false);
+  one("#next-failed")?.click();
+}
+
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const typing = event.target.closest?.("input, textarea, select, dialog");
@@ -291,7 +318,7 @@ document.addEventListener("keydown", (event) => {
     if (to) { event.preventDefault(); to.focus(); }
     return;
   }
-  const keys = { n: () => one("#next-failed")?.click(), e: toggleAll, j: () => steps(true), k: () => steps(false), t: switchTheme, p: () => one("#patch") && land(one("#patch")), "/": () => one("#find")?.focus() };
+  const keys = { n: nextFailed, e: toggleAll, j: () => steps(true), k: () => steps(false), t: switchTheme, p: () => one("#patch") && land(one("#patch")), "/": () => one("#find")?.focus() };
   if (keys[event.key]) { event.preventDefault(); keys[event.key](); }
 });
 
