@@ -701,8 +701,8 @@ def test_a_memory_that_says_nothing_stops_the_run_with_a_command_that_goes_on_wi
 ) -> None:
     """Here because nothing of it is as short as the arms want it. All such arms are named at once, or the next would stop it again."""
     told = "".join(
-        f'[[arms]]\nname = "{name}"\nrole = "treatment"\nlearning = {{ treatment = "memory", source = "gold", memory = {{ items = {items}, bytes = 40 }} }}\n'
-        for name, items in (("told", 1), ("told_more", 2))
+        f'[[arms]]\nname = "{name}"\nrole = "treatment"\nlearning = {{ treatment = "memory", source = "gold", memory = {{ items = 1, bytes = {size} }} }}\n'
+        for name, size in (("told", 40), ("told_more", 41))
     )
     text = plan_of("base", per_repo=6).replace("[profiles.micro]\n", f"{told}[profiles.micro]\n", 1)
     (project.folder / "experiments" / "learn.toml").write_text(text)
