@@ -248,6 +248,13 @@ def test_registered_results_come_first_and_the_primary_one_is_open(project: Proj
     results, arms = page.index('id="results"'), page.index('id="arms"')
     assert results < page.index("<b>Primary</b>: again − base") < page.index("third − base") < arms
     assert "<details" not in page[results:arms], "nothing that was registered is folded away"
+    for arm in ("again", "third"):
+        assert f'/runs/{project.run.name}/arms?a={arm}&amp;b=base"' in page[results:arms]
+    assert project.looper("report", "--bundle", "pages").returncode == 0
+    pairs = {path.name for path in (project.folder / "pages").glob("arms*.html")}
+    assert {"arms.a-again.b-base.html", "arms.a-third.b-base.html"} <= pairs, (
+        "each pair is inside, as files too"
+    )
     said = plain(first)
     assert "again − base: pilot" in said and "4 tasks × 3 arms × 1 seed" in said
     assert "test micro: Test" in said and re.search(r"20\d\d-\d\d-\d\d \d\d:\d\d UTC · scripted", said)

@@ -284,7 +284,7 @@ def test_lines_that_were_taken_out_are_named(copy: Copy) -> None:
     path.write_bytes(b"".join(line for line in path.read_bytes().splitlines(True) if b"lora/1/" not in line))
     said = copy.verify()
     assert "verdicts.jsonl is not what it was when the run ended: " in said
-    assert "lines are left, the others were taken out" in said
+    assert "lines are left, the rest was taken out" in said
 
 
 def test_an_adapter_that_was_replaced_is_named(copy: Copy) -> None:

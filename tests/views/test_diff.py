@@ -11,6 +11,7 @@ from tests.fakes.written_run import fails, write_run
 
 from looper.journal import Stream, read_stream
 from looper.records.plan import Contrast, RunManifest, Sampling
+from looper.records.text import counted
 from looper.records.trajectory import Step
 from looper.views.diff import _lists_text, differences_of
 from looper.views.index import steps_of
@@ -149,9 +150,9 @@ def test_two_rollouts_are_aligned_from_the_step_in_which_they_part(finished: Pro
         same += 1
     said = finished.looper("diff", first, second).stdout
     if same == len(ours) == len(theirs):
-        assert f"the same {same} actions" in said
+        assert f"the same {counted(same, 'action')}" in said
     else:
-        assert f"the same {same} actions, then they part at step {same + 1}:" in said
+        assert f"the same {counted(same, 'action')}, then they part at step {same + 1}:" in said
     assert "verdict: " in said and ("patches:" in said or "the same patch" in said)
     assert "the same" in finished.looper("diff", first, first).stdout
 

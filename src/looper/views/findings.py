@@ -169,6 +169,8 @@ class RegisteredRow:
     """What Looper says of it, as one clause."""
     sentence: str
     """What the plan's author wrote for this outcome; empty where nothing was decided."""
+    arms: tuple[str, str]
+    """The one that is compared, and what it is held against."""
 
     @property
     def words(self) -> str:
@@ -199,6 +201,7 @@ def _rows(run: RunView) -> list[RegisteredRow]:
             else "",
             claim_of(found.contrast, found.finding) if over else "nothing is concluded of it yet",
             found.sentence if over else "",
+            (found.contrast.arm, found.contrast.against),
         )
         for number, found in enumerate(run.registered)
     ]
@@ -223,7 +226,7 @@ def unfinished_text(run: RunView) -> str:
 
 def nothing_registered(run: RunView) -> str:
     if run.finished < run.planned:
-        return f"The run is unfinished: {run.finished} of {counted(run.planned, 'cell')} have an end. Nothing is concluded from it yet."
+        return f"The run is unfinished: {run.finished} of {counted(run.planned, 'cell has', 'cells have')} an end. Nothing is concluded from it yet."
     if run.manifest.plan.unasked:
         return f"{unasked_lines(run.manifest.plan)[0]}. Everything below is exploratory."
     return "The plan registers no contrast; everything below is exploratory."
