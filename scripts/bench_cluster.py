@@ -99,8 +99,6 @@ def measure(nodes: int, cpus: int, cells: int, wait_s: float, run: Path) -> str:
     ]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        (folder / "token").write_text(os.urandom(32).hex())
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
         path = f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
         started = subprocess.Popen(
             [sys.executable, "-c", NODES, str(nodes), str(cpus)],
@@ -156,11 +154,16 @@ def main() -> None:
     parser.add_argument("--wait", type=float, default=2.0)
     given = parser.parse_args()
     run = find_run(Path("runs"), given.run)
-    for nodes in given.nodes:
-        print(
-            f"{nodes} nodes, {measure(nodes, given.cpus, given.cells, given.wait, run)}",
-            flush=True,
-        )
+    with tempfile.TemporaryDirectory() as place:
+        # One for all: Ray reads it once in a process.
+        token = Path(place) / "token"
+        token.write_text(os.urandom(32).hex())
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+        for nodes in given.nodes:
+            print(
+                f"{nodes} nodes, {measure(nodes, given.cpus, given.cells, given.wait, run)}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
