@@ -169,8 +169,8 @@ def test_two_validations_differ_by_what_they_say_of_the_task_and_not_by_seconds(
     partly, _ = validated(labelled, [judged(PASSED, FAILED, PASSED)] * 3, judged(FAILED, PASSED, PASSED))
     bad, _ = validated(labelled, [judged(FAILED)] * 3, judged(FAILED))
     assert difference(clean, clean.model_copy(update={"gold_s": 99.0, "machine": "another"})) == ""
-    assert difference(partly, clean) == "1 ids left out here only, p"
-    assert difference(clean, partly) == "1 ids left out there only, p"
+    assert difference(partly, clean) == "1 id left out here only, p"
+    assert difference(clean, partly) == "1 id left out there only, p"
     assert difference(clean, bad) == f"valid here, invalid ({bad.cause}) there"
 
 

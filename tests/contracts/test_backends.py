@@ -344,9 +344,9 @@ def test_a_server_that_was_killed_and_comes_back_costs_waiting(
 
 FOUND = {
     "llama.cpp": ("llama.cpp's server", "openai:{model}@{url}/v1", "loaded; a window of 512 tokens; takes (no )?adapters"),
-    "mlx_lm.server": ("mlx_lm.server", "openai:{model}@{url}/v1", "GiB with 4096 tokens; a window of up to 4096 tokens; takes no"),
+    "mlx_lm.server": ("mlx_lm.server", "openai:{model}@{url}/v1", "MiB with 4096 tokens; a window of up to 4096 tokens; takes no"),
     VLLM: ("vLLM", "vllm:{model}@{url}", "loaded; a window of 512 tokens; loads adapters by name and folder"),
-    OLLAMA: ("Ollama", "ollama:{model}@{url}", r"GiB with 4096 tokens; a window of up to 4096 tokens; takes .*\(F32\)"),
+    OLLAMA: ("Ollama", "ollama:{model}@{url}", r"[GM]iB with 4096 tokens; a window of up to 4096 tokens; takes .*\(F32\)"),
 }  # fmt: skip
 """What the doctor calls each server and its model, and says of that."""
 

@@ -38,11 +38,11 @@ def strategy(how: str) -> str:
 
 
 MISTAKES = [
-    (FACTOR, "factor = true", "3:1: factor: must be text, found True"),
+    (FACTOR, "factor = true", "3:1: factor: must be text, found true"),
     (FACTOR, "factor = { a = 1 }", "3:1: factor: must be text, found a table"),
     # What is found is shown as far as 40 characters go.
-    (FACTOR, f"factor = ['{'y' * 36}']", f"3:1: factor: must be text, found ['{'y' * 36}']"),
-    (FACTOR, f"factor = ['{'y' * 37}']", f"3:1: factor: must be text, found ['{'y' * 37}'…"),
+    (FACTOR, f"factor = ['{'y' * 36}']", f"3:1: factor: must be text, found [\"{'y' * 36}\"]"),
+    (FACTOR, f"factor = ['{'y' * 37}']", f"3:1: factor: must be text, found [\"{'y' * 37}\"…"),
     (NAME, 'name = "Base One!"', f'5:1: arms.0.name: {LETTERS}, found "Base One!"; write base_one (arms.0 is Base One!)'),
     (NAME, 'name = "Übär"', f'5:1: arms.0.name: {LETTERS}, found "Übär" (arms.0 is Übär)'),
     (NAME, 'name = "1base"', f'5:1: arms.0.name: {LETTERS}, found "1base" (arms.0 is 1base)'),

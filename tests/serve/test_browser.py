@@ -236,7 +236,7 @@ def test_a_phone_shows_a_list_of_cells_by_the_page_and_every_difference_whole_wi
     with page_of(chromium, served, width=390) as page:
         page.goto(f"{served.url}/runs/{folder.name}")
         expect(page.locator("#cells")).to_contain_text(f"{cells} cells, page 1 of {-(-cells // LISTED)}")
-        assert page.evaluate("document.documentElement.scrollHeight") < 6_000
+        assert page.evaluate("document.documentElement.scrollHeight") < 6_500
         seen = page.evaluate(
             """() => {
               const whole = (node) => { const at = node.getBoundingClientRect(); return at.width > 0 && at.left >= 0 && at.right <= innerWidth; };
@@ -261,7 +261,6 @@ def test_a_phone_shows_a_list_of_cells_by_the_page_and_every_difference_whole_wi
         assert seen["whole"] and seen["size"] >= 8 and sorted(seen["places"]) == seen["places"], seen
 
 
-@pytest.mark.proof
 def test_squares_of_the_map_are_large_enough_for_a_finger_and_each_has_a_name(
     chromium: Browser, served: Served, runs: Path
 ) -> None:
@@ -281,6 +280,7 @@ def test_squares_of_the_map_are_large_enough_for_a_finger_and_each_has_a_name(
         expect(page.locator(".map").get_by_role("img")).to_have_count(11)
 
 
+@pytest.mark.proof
 def test_the_page_of_a_large_run_is_small_and_costs_less_than_half_a_second_until_it_is_painted(
     chromium: Browser, served: Served, runs: Path
 ) -> None:
