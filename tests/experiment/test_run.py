@@ -609,6 +609,15 @@ def test_p05_a_second_run_on_the_same_folder_is_refused_and_names_the_first(proj
     assert second.returncode == 75 and str(process.pid) in second.stderr and "Traceback" not in second.stderr
 
 
+def test_u15_after_a_plan_was_edited_nobody_is_told_to_undo_that(project: Project) -> None:
+    asked = ("run", "test", "--arm", "noop", "--limit", "1")
+    project.looper(*asked)
+    plan = project.folder / "experiments" / "test.toml"
+    plan.write_text(PLAN.replace("steps = 8", "steps = 9"))
+    said = project.looper(*asked).stderr
+    assert "If that one is meant, put that back in experiments/test.toml. Go on with that one: " in said
+
+
 def test_u15_what_is_asked_for_differently_is_a_run_of_its_own_and_the_unfinished_one_is_named(
     project: Project,
 ) -> None:

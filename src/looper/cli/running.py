@@ -343,7 +343,7 @@ def run_folder(
         )
         say(
             f"this is a run of its own; the unfinished {view.folder.name}{others} stays as it is. What differs: "
-            f"{differences(view.manifest, asked, most=2)}. {_put_back(view, typed, file)}Go on with that one{needs}: {resume_command(view)}"
+            f"{differences(view.manifest, asked, most=2)}. {_put_back(view, typed, file, 'If that one is meant, put')}Go on with that one{needs}: {resume_command(view)}"
         )
     done = [view for view in alike if view.finished == view.planned]
     for view in [view for view in done if _without_words(view.manifest) == _without_words(manifest)][-1:]:
@@ -383,12 +383,12 @@ def _without_words(manifest: RunManifest) -> RunManifest:
     return manifest.model_copy(update={"plan": bare})
 
 
-def _put_back(view: RunView, typed: Callable[[str], str], file: str) -> str:
+def _put_back(view: RunView, typed: Callable[[str], str], file: str, put: str = "Put") -> str:
     """What has to be done before the command that goes on with a run does: nothing where it asks for something else than was typed now,
     since then the difference is in its words; else the files were changed."""
     begun = _PACE.sub("", view.sessions[-1].command if view.sessions else "")
     same = begun in [_PACE.sub("", typed(name)) for name in (view.folder.name, str(view.folder))]
-    return f"Put that back in {file}. " if same else ""
+    return f"{put} that back in {file}. " if same else ""
 
 
 def _differs(view: RunView, manifest: RunManifest, anew: str, typed: Callable[[str], str], file: str) -> str:

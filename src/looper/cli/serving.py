@@ -181,8 +181,10 @@ def another_link(port: int, settings: Settings) -> str:
         )
         answer.raise_for_status()
     except (OSError, httpx.HTTPError) as error:
+        others = sorted(int(found.stem) for found in path.parent.glob("*.token") if found != path)
+        elsewhere = f" One may on port {others[0]}: looper serve --link --port {others[0]}." if others else ""
         raise BadInput(
-            f"No server of yours answers on port {port}. Begin one: looper serve --port {port}"
+            f"No server of yours answers on port {port}.{elsewhere} Begin one: looper serve --port {port}"
         ) from error
     return str(answer.json()["link"])
 
