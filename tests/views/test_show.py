@@ -31,7 +31,8 @@ from looper.records.trajectory import (
 from looper.records.treatment import Consolidation
 from looper.views.diff import arms_data, arms_diff
 from looper.views.findings import difference_text
-from looper.views.memory import why_nothing
+from looper.views.lineage import lineage_lines
+from looper.views.memory import drawn_for, why_nothing
 from looper.views.runs import read_run
 from looper.views.show import TRAINED_ON, Prompt, ending_text, harmless, mask_text, prompt_text, step_text
 from looper.views.tables import run_table
@@ -229,6 +230,17 @@ def remembered(
             stream.append(record)
         stream.close()
     return folder
+
+
+@pytest.mark.parametrize(("draw", "said"), [(Draw.PLACEBO, "a placebo: each task gets items of other repositories"), (Draw.RETRIEVED, "")])  # fmt: skip
+def test_that_an_arm_is_told_other_items_than_were_made_for_its_repository_is_said(
+    tmp_path: Path, draw: Draw, said: str
+) -> None:
+    run = read_run(remembered(tmp_path / "runs", how=Remembering(draw=draw), items=[("a__b-0", 50)]))
+    assert drawn_for(run, "other").startswith(said) and bool(drawn_for(run, "other")) is bool(said)
+    assert drawn_for(run, "base") == "", "it does not remember"
+    told = "\n".join(lineage_lines(run, "other", lambda name: None))
+    assert (said in told) and ("found by bm25" in told) is (draw is Draw.RETRIEVED)
 
 
 def test_why_a_task_was_told_nothing_stands_in_its_cell_and_in_the_list_of_what_was_told(

@@ -66,7 +66,7 @@ from looper.views.findings import (
 from looper.views.index import some_steps
 from looper.views.lineage import adapters_of, lineage_lines
 from looper.views.live import Projection, at_work
-from looper.views.memory import memory_items, reverted_items
+from looper.views.memory import drawn_for, memory_items, reverted_items
 from looper.views.runs import RunView
 from looper.views.trajectory import (
     Filter,
@@ -310,6 +310,7 @@ class Pages:
             tried=steps,
             tried_before=earlier,
             made=made,
+            drawn=drawn_for(run, arm_of(cell.name)),
             cards={one.adapter: self._card(one.adapter) for one in made if one.adapter},
             next_failed=next_failed(run, cell.name, among),
             among=_among(among),

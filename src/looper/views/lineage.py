@@ -14,6 +14,7 @@ from looper.records.text import counted, listed
 from looper.records.training import AdapterRecord
 from looper.records.treatment import Consolidation
 from looper.views.diff import leaves
+from looper.views.memory import drawn_text
 from looper.views.runs import RunView
 
 LISTED = 6
@@ -111,7 +112,7 @@ def _learning_lines(
     if how is not None and experience is not None and learning.needs_experience:
         told = experience.told(how)
         size = f", {told.bytes} bytes together" if told.bytes is not None else ""
-        yield f"  told: at most {counted(told.items, 'item')}{size}, found by {told.retrieval}"
+        yield f"  told: at most {counted(told.items, 'item')}{size}, {drawn_text(how) or f'found by {told.retrieval}'}"
     for made in run.consolidations:
         if made.arm == arm.name:
             yield from _consolidation_lines(made, card_of)

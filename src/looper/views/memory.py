@@ -163,6 +163,25 @@ def told_lines(run: RunView, *names: str) -> list[str]:
     ]
 
 
+_DRAWN = {
+    Draw.RANDOM: "drawn blindly among those of the task's repository",
+    Draw.PLACEBO: "a placebo: each task gets items of other repositories, as many and of like length, and none of its own repository's",
+    Draw.ORACLE: "chosen by the gold patch of the task among those of its repository",
+}
+"""Which items a task gets, where it is not those that are most like its issue."""
+
+
+def drawn_text(how: Remembering) -> str:
+    """What a list of items made for a repository does not show: that its tasks are told others. Empty where they are told the nearest."""
+    return _DRAWN.get(how.draw, "")
+
+
+def drawn_for(run: RunView, name: str) -> str:
+    """The same of an arm; empty for one that does not remember."""
+    how = _remembering(run, name)
+    return drawn_text(how) if how is not None else ""
+
+
 def _remembering(run: RunView, name: str) -> Remembering | None:
     """How the agent of an arm remembers, where items are made for it."""
     learning = next((arm.learning for arm in run.manifest.plan.arms if arm.name == name), None)
