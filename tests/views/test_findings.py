@@ -467,6 +467,23 @@ def test_time_is_foretold_from_experience_where_nothing_else_was_run(tmp_path: P
     assert found is not None and (found.run, found.cells) == (folder.name, 5)
 
 
+def test_controls_that_ask_no_model_do_not_say_how_long_others_take(tmp_path: Path) -> None:
+    """Of a run that has only played its gold patches so far, of which each takes as long as the other."""
+    folder = write_run(
+        tmp_path,
+        arms=("base", "gold"),
+        tasks=tuple(f"a__b-{at}" for at in range(9)),
+        judged=lambda cell: cell.startswith("gold"),
+    )
+    for name in ("trajectories", "verdicts"):
+        file = folder / f"{name}.jsonl"
+        file.write_bytes(b"".join(line for line in file.read_bytes().splitlines(True) if b"gold/0" in line))
+    plan = read_run(folder).manifest.plan
+    assert measured(tmp_path, plan) is None, "base is not measured"
+    found = measured(tmp_path, plan, [arm for arm in plan.arms if arm.name == "gold"])
+    assert found is not None and found.cells == 9
+
+
 @pytest.mark.parametrize(("seen", "cited"), [(ObservationKind.REFUSED, ()), (ObservationKind.OK, ("item1",))])
 def test_only_what_changed_a_file_wrote_the_code_of_a_memory_item(
     tmp_path: Path, seen: ObservationKind, cited: tuple[str, ...]

@@ -315,6 +315,10 @@ class MemoryGate:
     """Whether it probably ends the run."""
     advice: str
 
+    @property
+    def warning(self) -> str:
+        return f"{self.said}. {self.advice}"
+
 
 def memory_gates(prepared: PreparedPlan, arms: Sequence[Arm], runs: Path) -> Iterator[MemoryGate]:
     """Of each arm that is told what it gathers. Attempts are taken to succeed as often as base's did in a run here, or half of them."""

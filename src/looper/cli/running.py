@@ -61,11 +61,7 @@ def dry_run(options: RunOptions, settings: Settings) -> Iterator[str]:
     plan = prepared.plan
     yield from _about(prepared, options.overrides)
     wanted = plan.named_arms(options.arms)
-    yield from (
-        f"{gate.said}. {gate.advice}"
-        for gate in memory_gates(prepared, wanted, settings.runs)
-        if gate.may_stop
-    )
+    yield from (gate.warning for gate in memory_gates(prepared, wanted, settings.runs) if gate.may_stop)
     seeds = len(plan.seeds)
     schedule = prepared.schedule(options.arms)
     arms = len({cell.arm for lane in schedule for cell in lane})
@@ -147,7 +143,7 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
         delivered = {one.arm for one in ledger.proofs.recovered if one.kind is ProofKind.MEMORY_DELIVERED}
         for gate in memory_gates(prepared, plan.named_arms(options.arms), settings.runs):
             if gate.may_stop and gate.arm not in delivered:
-                say(f"{gate.said}. {gate.advice}")
+                say(gate.warning)
         workers = options.workers or room or workers_for(plan, None)
         named = folder.name if folder.parent == settings.runs else str(folder)
         command = options.going_on(named)

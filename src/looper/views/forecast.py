@@ -78,11 +78,14 @@ def _measured_in(view: RunView, plan: Plan, asked: Sequence[Arm]) -> MeasuredRun
         if (end := ends.get((found.cell, found.attempt))) is not None and end.arm in there
     )
     taken = [name for name in cells if there[name] in alike] or [arm.name]
-    if sum(len(cells.get(name, [])) for name in taken) < ENOUGH:
-        # What gathered experience worked with the same model and limits.
+    stands_in = alike - {there[name] for name in taken}
+    if sum(len(cells.get(name, [])) for name in taken) < ENOUGH or (stands_in and arm.name not in taken):
+        # What gathered experience worked with the same model and limits. Controls alone, which ask no model, stand for nobody else.
         gathers = [each for source, each in other.all_experience() if source is not Source.GUIDED]
         like_it = [each.name for each in gathers if (each.model, each.scaffold) == (arm.model, arm.scaffold)]
         taken = list(dict.fromkeys(name for name in [*taken, *like_it] if name in cells))
+        if stands_in and not {arm.name, *like_it} & {*taken}:
+            return None
     pairs = {name: cells.get(name, []) for name in taken}
     if (count := sum(map(len, pairs.values()))) < ENOUGH:
         return None
