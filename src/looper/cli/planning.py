@@ -285,7 +285,7 @@ def _gate_lines(prepared: PreparedPlan, wanted: Sequence[Arm], runs: Path) -> It
             "actions within 5 points of base's, on the average"
         )
     for gate in memory_gates(prepared, learners, runs):
-        yield f"gates: {gate.said}{f'. {gate.advice}' if gate.may_stop else ''}"
+        yield f"gates: {gate.warning if gate.may_stop else gate.said}"
 
 
 def _to_learn_from(prepared: PreparedPlan) -> str:
