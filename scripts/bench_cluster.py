@@ -49,11 +49,11 @@ class Attempts:
         self._events = [(kind, text.encode()) for kind, text in told["events"]]
         self._at = 0
 
-    def begin(self, job: bytes) -> tuple[list[Told], bool]:
+    def begin(self, job: bytes, beside: int) -> tuple[list[Told], bool]:
         self._at = 0
-        return self.go_on()
+        return self.go_on(None, beside)
 
-    def go_on(self) -> tuple[list[Told], bool]:
+    def go_on(self, given: bytes | None, beside: int) -> tuple[list[Told], bool]:
         begun = self._at
         while self._at < len(self._events):
             self._at += 1

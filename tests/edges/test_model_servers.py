@@ -28,14 +28,12 @@ from tests.fakes.scripted_http import (
 
 from looper.edges.models import http
 from looper.edges.models.anthropic import AnthropicModel
-from looper.edges.models.flights import RequestsInFlight
 from looper.edges.models.http import Timeouts
 from looper.edges.models.ollama import OllamaModel
 from looper.edges.models.ollama_embeddings import OllamaEmbeddings
 from looper.edges.models.openai_compatible import OpenAICompatibleModel
 from looper.edges.models.outage import Outage
 from looper.edges.models.retrying import TELL_EVERY_S, RetryingModel, RetryPolicy
-from looper.edges.models.scripted import ScriptedModel
 from looper.errors import (
     BadInput,
     ContextOverflow,
@@ -1447,16 +1445,3 @@ def test_a_key_that_no_header_can_hold_is_refused_without_being_said(key: str) -
         with pytest.raises(BadInput) as refused:
             make("m", key, base_url="http://127.0.0.1:9", context_tokens=100)
         assert "key" in str(refused.value) and "cret" not in str(refused.value)
-
-
-def test_requests_on_their_way_to_one_server_are_counted_with_each_reply() -> None:
-    flights = RequestsInFlight()
-    first, second = (
-        RetryingModel(ScriptedModel(["<done></done>"] * 2), RetryPolicy(), flights=flights) for _ in range(2)
-    )
-    assert first.reply(REQUEST).in_flight == 1
-    with flights.one_more():
-        assert second.reply(REQUEST).in_flight == 2, "another request is on its way to the same server"
-    assert first.reply(REQUEST).in_flight == 1, "it has come back"
-    other = RetryingModel(ScriptedModel(["<done></done>"]), RetryPolicy())
-    assert other.reply(REQUEST).in_flight == 1, "a server of its own"

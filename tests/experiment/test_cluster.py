@@ -17,6 +17,9 @@ from pathlib import Path
 
 import pytest
 from tests.experiment.test_run import Project, without_gold
+from tests.experiment.test_served_runs import rollouts_by_server, serving, two_arms_on
+from tests.fakes.routes import vllm
+from tests.fakes.scripted_http import free_port
 
 import looper
 from looper.journal import read_stream
@@ -66,6 +69,8 @@ for line in sys.stdin:
         cluster.remove_node(nodes.pop(), allow_graceful=False)
     elif word == "add":
         add(value)
+    elif word == "card":
+        nodes.append(cluster.add_node(num_cpus=4, num_gpus=1, node_ip_address=next(where)))
     elif word == "set":
         name, _, os.environ[name] = value.partition(" ")
     elif word == "hide":
@@ -104,7 +109,7 @@ class Nodes:
         assert self.address, (folder / "nodes.log").read_text()
 
     def do(self, what: str) -> None:
-        """`kill` the newest node, `add` one, also at the address of another with `add ADDRESS`, give those to come a variable with
+        """`kill` the newest node, `add` one, also at the address of another with `add ADDRESS`, or one with a `card` and four CPUs, give those to come a variable with
         `set NAME VALUE`, or `hide PROGRAM` from them."""
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(f"{what}\n")
@@ -200,6 +205,52 @@ def test_a_run_on_a_cluster_has_the_records_of_a_run_on_this_machine_cell_by_cel
 
 
 @with_ray
+def test_servers_of_one_model_answer_every_arm_equally_often_and_all_nodes_are_counted_as_one(
+    project: Project, nodes: Nodes
+) -> None:
+    """A process of a cluster sees no requests but its own."""
+    ports = [free_port(), free_port()]
+    asked = two_arms_on(project, *ports)
+    engine = ("--engine", f"ray:{nodes.address}")
+    with serving(vllm(), ports[0]), serving(vllm(), ports[1]):
+        ran = project.looper(*asked, *engine)
+        assert ran.returncode == 0, ran.stderr
+        shares = rollouts_by_server(project)
+        assert shares == {(arm, (server,)): 4 for arm in ("base", "again") for server in (1, 2)}
+        assert project.looper("report", "test", "--verify").returncode == 0
+        assert {step.reply.in_flight for step in read_stream(project.run, "steps", Step)} == {1}, (
+            "at 127.0.0.1 every node has servers of its own"
+        )
+        shutil.rmtree(project.folder / "runs")
+        # The same server by an address that other machines could have too.
+        shared = asked[-1].partition(",")[0].replace("127.0.0.1", "127.1")
+        ran = project.looper(*asked[:-1], shared, "--limit", "2", *engine)
+        assert ran.returncode == 0, ran.stderr
+    counts = [step.reply.in_flight for step in read_stream(project.run, "steps", Step)]
+    assert set(counts) == {1, 2} and counts.count(2) > len(counts) / 2, "of two attempts on two nodes"
+
+
+@with_ray
+def test_cells_of_a_model_in_their_own_process_take_their_share_of_a_nodes_gpus(
+    alone: Project, state: Path, tmp_path: Path
+) -> None:
+    plan = alone.folder / "experiments" / "test.toml"
+    plan.write_text(plan.read_text().replace("steps = 8", "steps = 8\ngpus = 0.5"))
+    asked = ("run", "test", "--arm", "noop", "--engine")
+    with contextlib.closing(Nodes(1, state, tmp_path)) as nodes:
+        alone.environment |= nodes.here
+        refused = alone.looper(*asked, f"ray:{nodes.address}")
+        assert (
+            refused.returncode == 2 and "none has one CPU, 1024 MiB and 0.5 GPUs for a cell" in refused.stderr
+        )
+        nodes.do("card")
+        ran = alone.looper(*asked, f"ray:{nodes.address}")
+        assert ran.returncode == 0, ran.stderr
+    assert read_run(alone.run).sessions[-1].workers == 2, "of a node with four CPUs and one card"
+    assert {verdict.node for verdict in alone.verdicts()} == {"127.0.0.4"}
+
+
+@with_ray
 def test_cells_of_a_sequence_run_one_after_the_other_on_a_cluster(project: Project, nodes: Nodes) -> None:
     plan = project.folder / "experiments" / "test.toml"
     plan.write_text(plan.read_text().replace('order = "parallel"', 'order = "sequence"'))
@@ -247,9 +298,9 @@ class Attempts:
         self.names = ["acted", "acted_again"]
     def told(self):
         return [("Step", (FOLDER / "step").read_bytes())], False
-    def begin(self, job):
+    def begin(self, job, beside):
         return self.told()
-    def go_on(self):
+    def go_on(self, given, beside):
         (FOLDER / self.names.pop(0)).touch()
         return self.told()
     def end(self):

@@ -7,8 +7,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from looper.edges.models.mlx import nano_folder
 from looper.edges.models.openai_compatible import LLAMA_CPP_TEMPLATE
 from looper.edges.models.scripted import ScriptedModel
 from looper.journal import read_stream
-from looper.records.trajectory import Step
+from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import Outcome
 
 TURNS = ("<bash>echo one > note.txt</bash>", "<read>check.py</read>", "<done>that is all</done>")
@@ -166,6 +167,76 @@ def test_a_run_that_is_killed_with_a_real_server_goes_on_from_its_last_step_and_
         for of in (killed, undisturbed)
     ]
     assert said[0] == said[1] and len(said[0]) == len(after)
+
+
+def two_arms_on(project: Project, *ports: int) -> tuple[str, ...]:
+    """Two arms of eight cells each, on servers at these ports; the command."""
+    plan = project.folder / "experiments" / "test.toml"
+    again = '[[arms]]\nname = "again"\nrole = "again"\nrepetition = 1\n[profiles.micro]'
+    whole = plan.read_text().replace("[profiles.micro]", again, 1).replace("seeds = [0]", "seeds = [0, 1]")
+    plan.write_text(whole.replace("temperature = 0.0", "temperature = 0.5"))
+    servers = ",".join(f"http://127.0.0.1:{port}/v1" for port in ports)
+    return ("run", "test", "--arm", "base", "--arm", "again", "--model", f"openai:m@{servers}")
+
+
+def rollouts_by_server(project: Project) -> dict[tuple[str, tuple[int, ...] | None], int]:
+    return Counter((end.arm, end.servers) for end in read_stream(project.run, "trajectories", Trajectory))
+
+
+def test_several_servers_of_one_model_answer_every_arm_equally_often(project: Project) -> None:
+    ports = [free_port() for _ in range(4)]
+    asked = two_arms_on(project, *ports)
+    with ExitStack() as stack:
+        for port in ports:
+            stack.enter_context(serving(llamacpp(), port))
+        done = project.looper(*asked, "--workers", "3")
+        assert done.returncode == 0, done.stderr
+    shares = rollouts_by_server(project)
+    assert shares == {(arm, (server,)): 2 for arm in ("base", "again") for server in (1, 2, 3, 4)}
+    steps = list(read_stream(project.run, "steps", Step))
+    assert len({(step.cell, step.reply.server) for step in steps}) == 16, "a rollout stays where it began"
+    report = project.looper("report", "test", "--verify")
+    assert report.returncode == 0 and "by server" not in report.stdout, report.stdout
+
+
+def test_a_server_that_is_gone_for_good_costs_no_cell_where_others_have_the_model(project: Project) -> None:
+    ports = [free_port(), free_port()]
+    asked = two_arms_on(project, *ports)
+    with serving(vllm(), ports[0]):
+        with serving(vllm(), ports[1]):
+            process = project.start(*asked, "--workers", "2")
+            while len(project.verdicts()) < 3 and process.poll() is None:
+                time.sleep(0.02)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        gone = f"The model server at http://127.0.0.1:{ports[1]}/v1"
+        (told,) = {line for line in err.splitlines() if "Another server of the model answers" in line}
+        assert gone in told
+        assert len(project.verdicts()) == 16
+        assert {verdict.attempt for verdict in project.verdicts()} == {1}
+        assert project.looper("report", "test", "--verify").returncode == 0
+
+
+def test_servers_that_are_not_one_model_and_addresses_that_are_none_are_refused_in_a_line(
+    project: Project,
+) -> None:
+    ports = [free_port(), free_port()]
+    asked = two_arms_on(project, *ports)
+    with serving(vllm(version="0.32.0"), ports[0]), serving(vllm(version="0.31.0"), ports[1]):
+        refused = project.looper(*asked)
+    assert refused.returncode == 2 and "Traceback" not in refused.stderr
+    assert (
+        f"http://127.0.0.1:{ports[1]}/v1 has another m than http://127.0.0.1:{ports[0]}/v1: backend_version vLLM 0.31.0 and not vLLM 0.32.0"
+        in refused.stderr
+    )
+    for given, why in [
+        ("http://a:1,b:2", 'server 2 of 2 has "b:2" for its address'),
+        ("http://a:1,", 'server 2 of 2 has "" for its address'),
+        ("http://a:1, http://b:2", "no space between them"),
+        ("http://a:1/v1,http://a:1", "http://a:1 is named twice"),
+    ]:
+        said = project.looper(*asked[:-1], f"openai:m@{given}")
+        assert said.returncode == 2 and why in said.stderr, said.stderr
 
 
 def test_j6_a_server_that_goes_away_between_two_cells_costs_seconds_and_no_cell(project: Project) -> None:

@@ -31,6 +31,19 @@ def test_nothing_is_said_where_the_load_was_the_same(tmp_path: Path) -> None:
     assert in_flight(run) == {"base": 8, "other": 8} and not concurrency_lines(run)
 
 
+def test_arms_that_other_servers_answered_are_named_with_their_shares(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path, tasks=("a__b-1", "a__b-2", "a__b-3", "a__b-4")))
+
+    def on(base: list[tuple[int, ...]], other: list[tuple[int, ...]]) -> list[str]:
+        left = {"base": list(base), "other": list(other)}
+        ends = tuple(end.model_copy(update={"servers": left[end.arm].pop(0)}) for end in run.trajectories)
+        return concurrency_lines(replace(run, trajectories=ends))
+
+    assert on([(1,), (2,), (1,), (2,)], [(2,), (1,), (1,), (2,)]) == []
+    (line,) = on([(1,), (1,), (1,), (1, 2)], [(2,), (2,), (1,), (1,)])
+    assert line.startswith("rollouts by server 1, 2: base 88, 12 %; other 50, 50 %.")
+
+
 def test_every_reply_of_a_served_model_has_its_count_and_every_rollout_their_median(
     finished: Project,
 ) -> None:

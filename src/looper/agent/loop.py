@@ -105,6 +105,8 @@ class Rollout:
     """What the model's server said, where that ended the rollout."""
     in_flight: float | None = None
     """Median over the replies of the requests on their way to the model's server; None where nobody counted."""
+    servers: tuple[int, ...] | None = None
+    """Which of the model's servers answered, from 1, in the order of their first replies; None where it has one."""
 
 
 def rollout(assignment: Assignment) -> Rollout:
@@ -327,6 +329,7 @@ def summary(
         wall_s=wall_s,
         model_s=sum(reply.wall_s for reply in replies),
         in_flight=_middle([reply.in_flight for reply in replies]),
+        servers=tuple(dict.fromkeys(reply.server for reply in replies if reply.server is not None)) or None,
     )
 
 

@@ -39,6 +39,8 @@ class Batch:
     """At once on a node; None for as many as it has CPUs."""
     workers: int | None
     """Attempts at once that the command itself names."""
+    serve: str = ""
+    """What starts a model server on every node that works on cells, in shell; empty for none."""
 
     def run(self, nodes: int) -> str:
         """The run's command in shell, with the address that the script found."""
@@ -50,10 +52,11 @@ class Batch:
 
 _NODE = r"""
 # On every node: Ray, until the sender of this is gone or Ray has ended. $1: address of the head, HOST:PORT; $2: whether this is the head, yes,
-# no, or first for the first node of a SLURM job; $3: cells at once, or nothing for as many as there are CPUs; $4: MiB of one cell; $5: the interpreter.
+# no, or first for the first node of a SLURM job; $3: cells at once, or nothing for as many as there are CPUs; $4: MiB of one cell; $5: the interpreter;
+# $6: what starts a model server beside it, or nothing.
 # shellcheck disable=SC2329  # It is sent as text.
 node() {
-  local head=$1 is_head=$2 cells=$3 memory_mb=$4 python=$5 token place here ray life what said before=none code=''
+  local head=$1 is_head=$2 cells=$3 memory_mb=$4 python=$5 serve=$6 token place here ray server='' life what said before=none code=''
   umask 077
   IFS= read -r token
   exec 3<&0 </dev/null
@@ -61,6 +64,13 @@ node() {
   place=$(mktemp -d "${TMPDIR:-/tmp}/looper.XXXXXX") || exit 1
   printf %s "$token" >"$place/token"
   unset token RAY_AUTH_TOKEN RAY_ADDRESS
+  # What has this in its environment is ended with the node.
+  export LOOPER_NODE="$place"
+  if [ -n "$serve" ] && [ "${cells:-1}" != 0 ]; then
+    export LOOPER_SERVER_WAIT_S="${LOOPER_SERVER_WAIT_S:-600}"
+    env -u RAY_AUTH_MODE -u RAY_AUTH_TOKEN_PATH bash -c "$serve" >"$place/server" 2>&1 &
+    server=$!
+  fi
   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$place/token" RAY_USAGE_STATS_ENABLED=0
   # Other jobs may be on this machine: no port is fixed but the head's, which was free.
   what=(--block --temp-dir="$place/ray" --min-worker-port=0 --max-worker-port=0 --object-store-memory=150000000
@@ -82,7 +92,14 @@ node() {
     code=69
     "$python" -m ray.scripts.scripts start "${what[@]}" >"$place/log" 2>&1 &
     ray=$!
-    while kill -0 "$ray" 2>/dev/null && kill -0 "$life" 2>/dev/null; do sleep 0.5; done
+    while kill -0 "$ray" 2>/dev/null && kill -0 "$life" 2>/dev/null; do
+      sleep 0.5
+      if [ -n "$server" ] && ! kill -0 "$server" 2>/dev/null; then
+        said=$(grep -v '^[[:space:]]*$' "$place/server" | tail -n 3 | tr '\n' ' ')
+        echo "looper: the model server on $here ended: ${said:-it said nothing}" >&2
+        server=''
+      fi
+    done
     kill -0 "$life" 2>/dev/null || code=0
     if [ "$code" != 0 ]; then
       said=$(grep -v '^[[:space:]]*$' "$place/log" | tail -n 3 | tr '\n' ' ')
@@ -93,11 +110,10 @@ node() {
   done
   kill "$life" 2>/dev/null
   exec 2>/dev/null
-  kill "$ray"
-  for _ in $(seq 20); do kill -0 "$ray" && sleep 0.5; done
-  # Whatever Ray has left: it has the name of the token's file in its environment, and nothing else has.
+  kill "$ray" ${server:+"$server"}
+  for _ in $(seq 20); do { kill -0 "$ray" || { [ -n "$server" ] && kill -0 "$server"; }; } && sleep 0.5; done
   for life in /proc/[0-9]*; do
-    if [ "${life##*/}" != "$$" ] && grep -qsF "RAY_AUTH_TOKEN_PATH=$place/token" "$life/environ"; then kill -9 "${life##*/}"; fi
+    if [ "${life##*/}" != "$$" ] && grep -qsF "LOOPER_NODE=$place" "$life/environ"; then kill -9 "${life##*/}"; fi
   done
   kill -9 "$ray"
   wait
@@ -108,7 +124,7 @@ node() {
 # What a node is sent: the function above, its arguments, the token, and nothing more until this script has ended, however that is.
 program() {
   declare -f node
-  printf 'node %q %q %q %q %q\n' "$head" "$1" "$2" "$memory_mb" "$python"
+  printf 'node %q %q %q %q %q %q\n' "$head" "$1" "$2" "$memory_mb" "$python" "$serve"
   cat "$place/token"
   echo
   while [ -e "$place/token" ] && kill -0 "$$" 2>/dev/null; do sleep 1; done
@@ -235,6 +251,7 @@ def slurm_script(batch: Batch, nodes: int, cpus: int, time: str) -> str:
 
 cd -- {shlex.quote(batch.folder)} || exit 2
 python={shlex.quote(batch.python)} memory_mb={batch.memory_mb} nodes=$SLURM_JOB_NUM_NODES
+{_serving(batch)}
 {_NODE}{_BEGIN}
 # This script runs on the first node, which is the head.
 address=$(getent ahostsv4 "$(uname -n)" | while read -r each _; do case $each in 127.*) ;; *) echo "$each"; break ;; esac; done)
@@ -271,6 +288,7 @@ def hosts_script(batch: Batch, hosts: Sequence[str], ssh: str, address: str | No
 
 cd -- {shlex.quote(batch.folder)} || exit 2
 python={shlex.quote(batch.python)} memory_mb={batch.memory_mb} cells={batch.cells or ""}
+{_serving(batch)}
 ssh=({ssh} -T -o BatchMode=yes -o ServerAliveInterval=15)
 hosts=({shlex.join(hosts)}) nodes={len(hosts)}
 {_NODE}{_BEGIN}
@@ -288,6 +306,15 @@ for host in "${{hosts[@]}}"; do
   senders+=($!)
 done
 {_RUN.replace("@RUN@", batch.run(len(hosts)))}"""
+
+
+def _serving(batch: Batch) -> str:
+    """The command of the model servers, and patience until they are up."""
+    if not batch.serve:
+        return "serve="
+    return f"""# A model server on every node that works on cells, which ends with the node. A run waits ten minutes for it.
+serve={shlex.quote(batch.serve)}
+export LOOPER_SERVER_WAIT_S="${{LOOPER_SERVER_WAIT_S:-600}}\""""
 
 
 def _plain(name: str) -> str:

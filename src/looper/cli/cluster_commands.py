@@ -31,6 +31,13 @@ Python = Annotated[
     str | None,
     typer.Option(help="The interpreter with Looper and Ray on every node; else the path of this one."),
 ]
+Serve = Annotated[
+    str,
+    typer.Option(
+        metavar="COMMAND",
+        help='Starts a model server on every node that works on cells, and ends with it: "vllm serve NAME --port 8000".',
+    ),
+]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write, in place of printing.")]
 
 
@@ -43,6 +50,7 @@ def slurm(
     time: Annotated[str, typer.Option(help="Of the job, as SLURM writes it.")] = "24:00:00",
     cells: Cells = None,
     run_options: RunWords = "",
+    serve: Serve = "",
     python: Python = None,
     output: Output = None,
 ) -> None:
@@ -55,7 +63,9 @@ def slurm(
     """
     from looper.cli.batch import slurm_script
 
-    script = slurm_script(_batch(context, plan, run_options, cells, python), nodes, cpus_per_task, time)
+    script = slurm_script(
+        _batch(context, plan, run_options, cells, python, serve), nodes, cpus_per_task, time
+    )
     _given(script, output, "sbatch")
 
 
@@ -66,6 +76,7 @@ def hosts(
     host: Annotated[list[str], typer.Argument(metavar="HOST...", help="As for ssh: HOST or USER@HOST.")],
     cells: Cells = None,
     run_options: RunWords = "",
+    serve: Serve = "",
     python: Python = None,
     ssh: Annotated[str, typer.Option(help='The command, with options of its own: "ssh -p 2222".')] = "ssh",
     address: Annotated[
@@ -90,13 +101,17 @@ def hosts(
     except ValueError as error:
         raise BadInput(f"--ssh: {error}. Write it as in a shell.") from error
     _given(
-        hosts_script(_batch(context, plan, run_options, cells, python), host, command or "ssh", address),
+        hosts_script(
+            _batch(context, plan, run_options, cells, python, serve), host, command or "ssh", address
+        ),
         output,
         "bash",
     )
 
 
-def _batch(context: typer.Context, plan: str, words: str, cells: int | None, python: str | None) -> "Batch":
+def _batch(
+    context: typer.Context, plan: str, words: str, cells: int | None, python: str | None, serve: str
+) -> "Batch":
     """Raises BadInput where the plan or the options of its run cannot be used."""
     import os
     import shlex
@@ -139,6 +154,7 @@ def _batch(context: typer.Context, plan: str, words: str, cells: int | None, pyt
         memory_mb=written.plan.limits.memory_mb,
         cells=cells,
         workers=asked["workers"],
+        serve=serve.strip(),
     )
 
 

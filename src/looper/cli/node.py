@@ -39,19 +39,23 @@ class NodeWorker:
         """Whether the last that was told is a step."""
         self._given: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         """What was wanted."""
+        self._beside = 0
+        """Other attempts under way at the server of this one's model."""
         self._attempt: threading.Thread | None = None
 
     def prove(self) -> tuple[Sequence[Told], bool]:
         """Make the control cells of this machine, which no record of the run has; as `begin`."""
         return self._begun(self._make_controls)
 
-    def begin(self, job: bytes) -> tuple[Sequence[Told], bool]:
+    def begin(self, job: bytes, beside: int = 0) -> tuple[Sequence[Told], bool]:
         """What an attempt tells until the first step, which it acts on when that is durable, or until it has something to say to
         people or wants something; and whether it is over."""
+        self._beside = beside
         return self._begun(lambda site: self._make(CellJob.from_json(job), site))
 
-    def go_on(self, given: bytes | None = None) -> tuple[Sequence[Told], bool]:
+    def go_on(self, given: bytes | None = None, beside: int = 0) -> tuple[Sequence[Told], bool]:
         """The same from there: whatever it told is durable, and what it wanted is given."""
+        self._beside = beside
         if given is not None:
             self._given.put(given)
         elif self._waited:
@@ -121,7 +125,8 @@ class NodeWorker:
     def _prepared(self, found: Settings) -> Elsewhere:
         cache = content_cache(found, self._ask, self._stop.is_set, self._say)
         self._stack.callback(cache.close)
-        context = run_context_elsewhere(RunSpec.from_json(self._spec), found, self._say, cache.place)
+        spec = RunSpec.from_json(self._spec)
+        context = run_context_elsewhere(spec, found, self._say, cache.place, lambda: self._beside)
         return self._stack.enter_context(context)
 
     def _say(self, said: str) -> None:

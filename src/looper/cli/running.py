@@ -122,7 +122,7 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
             say(
                 f"{source.value}: {100 * share:.0f} % of the files that gold patches change have changed since"
             )
-        room = cluster.slots(plan.limits.memory_mb) if cluster else None
+        room = cluster.slots(plan.limits) if cluster else None
         joules = stack.enter_context(machine_of(plan, settings, share=options.share_machine))
         if options.arms and not options.fresh:
             manifest = _as_begun(manifest, options, settings.runs)

@@ -55,10 +55,10 @@ class Elsewhere:
 
 @contextlib.contextmanager
 def run_context_elsewhere(
-    spec: RunSpec, settings: Settings, say: Callable[[str], None], fetch: Fetch
+    spec: RunSpec, settings: Settings, say: Callable[[str], None], fetch: Fetch, beside: Callable[[], int]
 ) -> Iterator[Elsewhere]:
-    """What the cells of a run need, in a process that has its specification and settings of its own; what is not here is fetched. Raises
-    Drift where anything here is not what the run was begun with."""
+    """What the cells of a run need, in a process that has its specification and settings of its own; what is not here is fetched. `beside` as
+    for `Models`. Raises Drift where anything here is not what the run was begun with."""
     kept = adapter_store(settings)
 
     def adapter(name: str) -> Path:
@@ -71,7 +71,7 @@ def run_context_elsewhere(
     # What the run's machine found by itself, so that it is said why that does not hold here.
     found_there = spec.manifest.sandbox.partition(" ")[0]
     sandbox = found_there if spec.sandbox == "auto" else spec.sandbox
-    with equipped(prepared, sandbox, settings, say, adapter) as (site, models):
+    with equipped(prepared, sandbox, settings, say, adapter, beside) as (site, models):
         found = manifest_of(prepared, site, models, spec.arms, spec.manifest.overrides)
         wanted, here = of_arms(spec.manifest, spec.arms), of_arms(found, spec.arms)
         if here != wanted:
@@ -132,11 +132,14 @@ def equipped(
     settings: Settings,
     say: Callable[[str], None],
     adapters: Callable[[str], Path] | None = None,
+    beside: Callable[[], int] = lambda: 0,
 ) -> Iterator[tuple[Site, Models]]:
-    """`adapters` as for `Models`. Raises SandboxUnavailable or BadInput."""
+    """`adapters` and `beside` as for `Models`. Raises SandboxUnavailable or BadInput."""
     plan = prepared.plan
     site = Site(prepared.mirrors, settings, sandbox, say, plan.selection.isolation)
-    with contextlib.closing(Models(plan, site.sessions, settings, Waits(say), say, adapters)) as models:
+    with contextlib.closing(
+        Models(plan, site.sessions, settings, Waits(say), say, adapters, beside)
+    ) as models:
         yield site, models
 
 

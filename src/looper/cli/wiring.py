@@ -55,7 +55,6 @@ from looper.edges.machine import awake, inference_lock
 from looper.edges.models.anthropic import AnthropicModel
 from looper.edges.models.arrival import Arrival, NextTokens, ServedAdapter, arrived
 from looper.edges.models.digests import FileDigests
-from looper.edges.models.flights import RequestsInFlight
 from looper.edges.models.kept import add_model as add_model
 from looper.edges.models.kept import added_models as added_models
 from looper.edges.models.kept import keep_taught as keep_taught
@@ -69,8 +68,10 @@ from looper.edges.models.ollama_adapters import register
 from looper.edges.models.ollama_embeddings import OllamaEmbeddings
 from looper.edges.models.openai_compatible import OpenAICompatibleModel
 from looper.edges.models.outage import Outage
+from looper.edges.models.replicas import Replica, Replicas, RequestsInFlight
 from looper.edges.models.retrying import RetryingModel, RetryPolicy
 from looper.edges.models.scripted import ExpertModel, ScriptedModel
+from looper.edges.models.served import is_loopback
 from looper.edges.sandboxes.check import find_sandbox, must_reach
 from looper.edges.sandboxes.container import OWN_IMAGES
 from looper.edges.sandboxes.process import end_left
@@ -281,43 +282,59 @@ class Models:
         waits: Callable[[str, float], None],
         say: Callable[[str], None],
         adapters: Callable[[str], Path] | None = None,
+        beside: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`waits` is told of every pause for a model, while it lasts; `say` of weights that are read for their hash, and of adapters that
-        another process's server has; `adapters` knows where one lies, if not among those that were made here."""
+        """`waits` is told of every pause for a model, while it lasts; `say` of weights that are read for their hash, of adapters that
+        another process's server has, and of servers that others answer for; `adapters` knows where one lies, if not among those that were made
+        here; `beside` how many attempts of other processes are under way at the server of this one's."""
         self._waits, self._say, self._digests = waits, say, FileDigests(settings.file_digests, say)
         self._adapters = adapters or adapter_store(settings).folder
         self._plan, self._sessions, self._settings = plan, sessions, settings
-        self._made: dict[tuple[ModelSpec, str], ChatModel] = {}
+        self._made: dict[tuple[ModelSpec, str, int], ChatModel] = {}
+        """By model, adapter, and the server that is asked first."""
+        self._answering: dict[tuple[ModelSpec, str], Replicas] = {}
+        """By model and adapter."""
         self._hosts: dict[tuple[ModelSpec, str], AdapterHost] = {}
         """By model and adapter."""
-        self._servers: dict[tuple[str, str], tuple[RequestsInFlight, Outage]] = {}
+        self._flights: dict[tuple[str, str], RequestsInFlight] = {}
         """By server."""
-        self._lock = threading.RLock()
+        self._outages: dict[tuple[str, str], Outage] = {}
+        """By all servers of a model."""
+        self._beside, self._lock = beside, threading.RLock()
 
-    def of(self, arm: Arm, task: Task, adapter: str = "") -> ChatModel:
-        """`adapter` is the id of one that `trainer` made."""
+    def of(self, arm: Arm, task: Task, adapter: str = "", server: int = 0) -> ChatModel:
+        """`adapter` is the id of one that `trainer` made; `server` says which of the model's is asked first, from 0."""
         if arm.model.backend == "gold":
             actions = gold_actions(self._sessions.effect(task, task.gold_patch))
             return ScriptedModel([render(action) for action in actions], "gold")
-        key = arm.model.model_copy(update={"adapter": ""}), adapter or arm.model.adapter
+        spec, adapter = arm.model.model_copy(update={"adapter": ""}), adapter or arm.model.adapter
+        key = spec, adapter, server % len(spec.addresses)
         with self._lock:
             if key not in self._made:
                 self._made[key] = self._with_retries(*key)
             return self._made[key]
 
-    def _with_retries(self, spec: ModelSpec, adapter: str) -> ChatModel:
+    def _with_retries(self, spec: ModelSpec, adapter: str, server: int) -> ChatModel:
+        if not spec.reads:
+            return answering(spec, "", self._plan.limits.context_tokens, self._digests)
+        if (spec, adapter) not in self._answering:
+            self._answering[spec, adapter] = Replicas(list(self._replicas(spec, adapter)), say=self._say)
+        inner = self._answering[spec, adapter].beginning_with(server)
+        outage = self._outages.setdefault(_place_of(spec, spec.base_url), Outage())
+        return RetryingModel(inner, patience(self._settings), tell=self._waits, outage=outage)
+
+    def _replicas(self, spec: ModelSpec, adapter: str) -> Iterator[Replica]:
         context, settings = self._plan.limits.context_tokens, self._settings
         if spec.shows_losses:
-            inner: ChatModel = self._host(spec, adapter)
-        else:
-            carried = served_adapter(self._adapters(adapter), settings, self._say) if adapter else None
-            inner = answering(spec, settings.key_of(spec.backend), context, self._digests, carried)
-        if not spec.reads:
-            return inner
-        # A model in MLX has a process of its own; other servers answer for all their models.
-        server = (spec.backend, spec.name if spec.shows_losses else spec.base_url or "")
-        flights, outage = self._servers.setdefault(server, (RequestsInFlight(), Outage()))
-        return RetryingModel(inner, patience(settings), tell=self._waits, flights=flights, outage=outage)
+            yield Replica("", self._host(spec, adapter), self._flights_to(spec, "", RequestsInFlight()))
+            return
+        carried = served_adapter(self._adapters(adapter), settings, self._say) if adapter else None
+        key = settings.key_of(spec.backend)
+        for address, model in each_answering(spec, key, context, self._digests, carried).items():
+            yield Replica(address, model, self._flights_to(spec, address, RequestsInFlight(self._beside)))
+
+    def _flights_to(self, spec: ModelSpec, address: str, new: RequestsInFlight) -> RequestsInFlight:
+        return self._flights.setdefault(_place_of(spec, address), new)
 
     def adapted(self, arm: Arm, adapter: str) -> AdapterHost:
         """The model behind `of`, for those that carry adapters. Raises BadInput for others."""
@@ -348,12 +365,36 @@ def patience(settings: Settings) -> RetryPolicy:
     return replace(usual, deadline_s=max(usual.deadline_s, wait_s), unreached_s=wait_s)
 
 
+def _place_of(spec: ModelSpec, address: str) -> tuple[str, str]:
+    """Who answers: a model in MLX has a process of its own, other servers answer for all their models."""
+    return spec.backend, spec.name if spec.shows_losses else address
+
+
+def each_answering(
+    spec: ModelSpec,
+    key: str,
+    context_tokens: int,
+    digests: FileDigests | None = None,
+    adapter: ServedAdapter | None = None,
+) -> dict[str, ChatModel]:
+    """A model as each of its servers has it, by their addresses; as `answering`."""
+    # Where some are on this machine and others are not, the weights of all cannot be read, and they must be seen to be one model.
+    here = all(map(is_loopback, spec.addresses)) or len(spec.addresses) == 1
+    each = (spec.model_copy(update={"base_url": address}) for address in spec.addresses)
+    return {
+        one.base_url: answering(one, key, context_tokens, digests, adapter, reads_weights=here)
+        for one in each
+    }
+
+
 def answering(
     spec: ModelSpec,
     key: str,
     context_tokens: int,
     digests: FileDigests | None = None,
     adapter: ServedAdapter | None = None,
+    *,
+    reads_weights: bool = True,
 ) -> ChatModel:
     """A model that some server has, without patience; with an adapter where it is one of OpenAI's kind. Raises BadInput."""
     match spec.backend:
@@ -373,6 +414,7 @@ def answering(
                 context_tokens=context_tokens,
                 backend=backend,
                 digests=digests,
+                reads_weights=reads_weights,
             )
             return model if adapter is None else model.with_adapter(adapter)
         case "anthropic":
@@ -597,7 +639,7 @@ class Site:
         must_reach(self.sandbox, str(environment.python), environment.readable, place)
 
     def run_context(
-        self, model_for: Callable[[Arm, Task, str], ChatModel], judged: VerdictCache, run_hash: str = ""
+        self, model_for: Callable[[Arm, Task, str, int], ChatModel], judged: VerdictCache, run_hash: str = ""
     ) -> RunContext:
         return RunContext(
             self.sessions,
@@ -823,7 +865,8 @@ def role_model(
         raise BadInput(
             f"{spec.backend} writes no programs. Use a model of another kind for the roles of evolve: {with_roles()}."
         )
-    inner = answering(spec, key, context_tokens)
+    answers = each_answering(spec, key, context_tokens).items()
+    inner = Replicas([Replica(*each, RequestsInFlight()) for each in answers]).beginning_with(0)
     return RetryingModel(inner, RetryPolicy(deadline_s=deadline_s), tell=tell)
 
 

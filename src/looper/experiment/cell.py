@@ -53,8 +53,8 @@ class RunContext:
     """What a cell needs of the outside, handed in by the wiring."""
 
     sessions: Sessions
-    model_for: Callable[[Arm, Task, str], ChatModel]
-    """An arm's model for a task, with an adapter by its id; with none where that is empty."""
+    model_for: Callable[[Arm, Task, str, int], ChatModel]
+    """An arm's model for a task, with an adapter by its id, with none where that is empty; and which of its servers is asked first, from 0."""
     code_version: str
     run_hash: str = ""
     """Of the manifest that the cells are part of; empty where there is none."""
@@ -222,18 +222,19 @@ class _Attempt:
             wall_s=done.wall_s,
             model_s=done.model_s,
             in_flight=done.in_flight,
+            servers=done.servers,
         )
 
     def _model(self, treatment: CellTreatment) -> ChatModel:
         """The arm's with what it has learned; under its overseer where it has one."""
         job, model_for = self.job, self.run_context.model_for
-        model = model_for(job.arm, job.task, treatment.adapter)
+        model = model_for(job.arm, job.task, treatment.adapter, job.server)
         overseer = treatment.overseer
         if overseer is None:
             return model
         return SupervisedModel(
             model,
-            model_for(overseer.arm, job.task, ""),
+            model_for(overseer.arm, job.task, "", job.server),
             opening(job.task, job.arm.scaffold, overseer.memory),
             opening(job.task, job.arm.scaffold),
             blind=overseer.blind,

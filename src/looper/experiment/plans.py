@@ -131,7 +131,7 @@ class _ProfileText(_Closed):
 
     model: Annotated[str, Field(examples=["nano"])]
     """`nano` (embedded), `nano:small`, `nano:4bit`, `gold`, `noop`, `expert` (scripted, of micro's level 1), `mlx:FOLDER`,
-    `ollama:NAME`, `openai:NAME@URL`, `vllm:NAME@URL`, `anthropic:NAME` or `scripted:FILE`."""
+    `ollama:NAME`, `openai:NAME@URL`, `vllm:NAME@URL`, `anthropic:NAME` or `scripted:FILE`. Several servers of one model: `NAME@URL,URL`."""
     overseer: Annotated[str | None, Field(examples=["ollama:qwen2.5-coder:7b"])] = None
     """Model of the arms with oversight that look on; None for the profile's model."""
     adapter: Annotated[str | None, Field(examples=["3f2a91c04d5e6b78"])] = None
@@ -271,7 +271,23 @@ def parse_model(text: str) -> ModelSpec:
         raise BadInput(
             f'"{text}": {backend} has no server at an address. Name the model alone, {backend}:NAME.'
         )
-    return ModelSpec.model_validate({"backend": backend, "name": name, "base_url": url})
+    spec = ModelSpec.model_validate({"backend": backend, "name": name, "base_url": url})
+    if len(spec.addresses) > 1:
+        _servers_must_differ(text, spec.addresses)
+    return spec
+
+
+def _servers_must_differ(text: str, addresses: Sequence[str]) -> None:
+    """Raises BadInput where one of several servers of a model has no address, or that of another."""
+    for number, address in enumerate(addresses, 1):
+        if not address.startswith(("http://", "https://")):
+            raise BadInput(
+                f'"{text}": server {number} of {len(addresses)} has "{address}" for its address. Write each as http://HOST:PORT, with a comma '
+                "and no space between them."
+            )
+    plain = [address.rstrip("/").removesuffix("/v1") for address in addresses]
+    if twice := next((address for address in plain if plain.count(address) > 1), ""):
+        raise BadInput(f'"{text}": {twice} is named twice. Name every server once.')
 
 
 _DOTTED = re.compile(r"\b[a-z_]+(?:\.[a-z_]+)+\b")

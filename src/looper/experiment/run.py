@@ -6,7 +6,9 @@ how often an arm acted and how many cells in a row failed outside of the agent, 
 
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -36,6 +38,30 @@ class Progress(Protocol):
     """What a view shows of a running run. Called from several threads, one at a time."""
 
     def finished(self, cell: Cell, verdict: Verdict) -> None: ...
+
+
+class _Servers:
+    """Which of its model's servers an attempt begins with: each answers every arm equally often, for one that answers an arm more often
+    than the others would be a part of their difference; of these the one with the fewest attempts under way."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._begun, self._under_way = Counter[tuple[str, str]](), Counter[str]()
+        """By arm and address, and by address."""
+
+    @contextmanager
+    def one_more(self, arm: Arm) -> Iterator[int]:
+        """Its number, from 0, while an attempt of the arm is made."""
+        addresses = arm.model.addresses
+        with self._lock:
+            found = min(addresses, key=lambda each: (self._begun[arm.name, each], self._under_way[each]))
+            self._begun[arm.name, found] += 1
+            self._under_way[found] += 1
+        try:
+            yield addresses.index(found)
+        finally:
+            with self._lock:
+                self._under_way[found] -= 1
 
 
 TreatmentOf = Callable[[Arm, int, Task], CellTreatment]
@@ -127,6 +153,7 @@ def run_plan(
     by_name = {arm.name: arm for arm in arms}
     # Whoever is told of an end may be slow, a terminal that is stopped for ever: no other rollout waits for it with a step.
     steps_lock, ends_lock = threading.Lock(), threading.Lock()
+    servers = _Servers()
     open_lanes = [[cell for cell in lane if cell.key in left] for lane in lanes]
 
     def jobs(lane: Sequence[Cell]) -> Iterator[CellJob]:
@@ -148,7 +175,8 @@ def run_plan(
             for attempt in range(resume.attempt, resume.attempt + plan.attempts):
                 if attempt > resume.attempt:
                     job = job.model_copy(update={"resume": ResumeState(attempt=attempt)})
-                yield _treated(job, treatment_of)
+                with servers.one_more(arm) as server:
+                    yield _treated(job.model_copy(update={"server": server}), treatment_of)
                 if cell.key in counts.over:
                     break
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
-from looper.records.base import Record
+from looper.records.base import Count, Record
 from looper.records.memory import Delivery
+from looper.records.model import BACKENDS
 from looper.records.plan import Arm, Cell, Limits, RunManifest
 from looper.records.task import Task
 from looper.records.trajectory import Step, Trajectory
@@ -61,8 +62,18 @@ class CellJob(Record):
     resume: ResumeState = ResumeState()
     made: Trajectory | None = None
     """The rollout, where it was made elsewhere: it is judged, and none begins."""
+    server: Count = 0
+    """Which of its model's servers it begins with, from 0; where the model has fewer, they are counted round again."""
     obstacle: Obstacle | None = None
     """Where the cell's treatment was not to be had: the attempt ends as an infrastructure error."""
+
+    @property
+    def address(self) -> str:
+        """Of the server that it asks, as the plan has it, after the backend; empty where no server is asked that other processes could ask too."""
+        model = self.arm.model
+        if not BACKENDS[model.backend].address_after:
+            return ""
+        return f"{model.backend} {model.addresses[self.server % len(model.addresses)]}"
 
 
 class RunSpec(Record):

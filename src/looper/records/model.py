@@ -73,7 +73,12 @@ class ModelSpec(Record):
     adapter: Annotated[str, Field(examples=["3f2a91c04d5e6b78"])] = ""
     """Id of an adapter that was trained here, to be served with it; empty for none."""
     base_url: Annotated[str, Field(examples=["http://127.0.0.1:11434"])] = ""
-    """Of the server; empty for the backend's own default."""
+    """Of the server; empty for the backend's own default. Several, with commas between them, are servers of the same model."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Of each of its servers."""
+        return tuple(self.base_url.split(","))
 
     @property
     def is_control(self) -> bool:

@@ -110,6 +110,9 @@ class Limits(Record):
     """Time of one run of a task's tests."""
     memory_mb: Positive = 1024
     """Address space of one process in the sandbox."""
+    gpus: Annotated[PositiveFloat | None, Unit("GPUs"), Field(exclude_if=unsaid, examples=[0.25])] = None
+    """What a cell takes of a cluster node's GPUs, where its model runs in a process of the cell's own (mlx): with 0.25 a node with one GPU works on
+    four cells at once. None for nothing; no part of it counts on one machine."""
 
 
 class LimitsChange(Record):

@@ -151,7 +151,10 @@ class Reply(Record):
     overseen: bool = False
     """An overseer stepped in: this is not what the agent said first."""
     in_flight: Positive | None = None
-    """Requests of the run on their way to the model's server when this one was asked, itself among them; None where nobody counted."""
+    """Requests of the run on their way to the model's server when this one was asked, itself among them; None where nobody counted. On a
+    cluster no process sees those of others: there, attempts of the run under way at that server, which may be running a command."""
+    server: Annotated[Positive | None, Field(exclude_if=unsaid)] = None
+    """Which of the model's servers answered, from 1 in the plan's order; None where it has one."""
 
 
 class Guard(StrEnum):
@@ -279,6 +282,8 @@ class Trajectory(Record):
     model_s: Seconds
     in_flight: float | None = None
     """Median over its replies of the requests on their way to the model's server; None where nobody counted."""
+    servers: Annotated[tuple[Positive, ...] | None, Field(exclude_if=unsaid)] = None
+    """Which of its model's servers answered, in the order of their first replies; None where it has one."""
 
     @property
     def tokens(self) -> int | None:

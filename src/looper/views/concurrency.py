@@ -1,9 +1,12 @@
-"""Whether the arms of a run were asked under the same load: requests in flight are a treatment that no plan names."""
+"""Whether the arms of a run were asked under the same load, and of the same servers: both are treatments that no plan names."""
 
 from statistics import median
 
 from looper.records.base import grouped
 from looper.views.runs import RunView
+
+UNLIKE = 0.1
+"""Shares of an arm's rollouts by one server that differ by more than this from another arm's are told."""
 
 
 def in_flight(run: RunView) -> dict[str, float]:
@@ -14,7 +17,29 @@ def in_flight(run: RunView) -> dict[str, float]:
 
 
 def concurrency_lines(run: RunView) -> list[str]:
-    """One line where arms were asked under unlike load, nothing where under the same."""
+    """A line where arms were asked under unlike load, and one where some servers answered one arm more often than another."""
+    return [*_load_lines(run), *_server_lines(run)]
+
+
+def _server_lines(run: RunView) -> list[str]:
+    """By rollouts; one that several servers answered counts in parts."""
+    asked = grouped((end.arm, end.servers) for end in run.trajectories if end.servers)
+    servers = sorted({server for found in asked.values() for by in found for server in by})
+    shares = {
+        arm: [sum((server in by) / len(by) for by in found) / len(found) for server in servers]
+        for arm, found in asked.items()
+    }
+    if not any(max(of) - min(of) > UNLIKE for of in zip(*shares.values(), strict=True)):
+        return []
+    told = "; ".join(
+        f"{arm} {', '.join(f'{100 * share:.0f}' for share in found)} %" for arm, found in shares.items()
+    )
+    return [
+        f"rollouts by server {', '.join(map(str, servers))}: {told}. What differs between the servers is part of a difference between these arms"
+    ]
+
+
+def _load_lines(run: RunView) -> list[str]:
     medians = in_flight(run)
     if len(set(medians.values())) < 2:
         return []

@@ -152,6 +152,8 @@ class AttemptSteps:
     guards: Counter[str] = field(default_factory=Counter)
     memory: set[str] = field(default_factory=set)
     in_flight: list[int] = field(default_factory=list)
+    servers: dict[int, None] = field(default_factory=dict)
+    """That answered, in the order of their first replies."""
     places: list[int] = field(default_factory=list)
     """Where their lines begin."""
     without: int = 0
@@ -227,6 +229,8 @@ class AttemptSteps:
         self.counters.add(usage.counted_by)
         if reply.in_flight is not None:
             self.in_flight.append(reply.in_flight)
+        if reply.server is not None:
+            self.servers[reply.server] = None
         if not usage.counted_by.startswith(LOCAL) or None in (step.context_tokens, usage.prompt_tokens):
             return
         # Every turn adds a reply and an observation, with a mark at least.
@@ -601,6 +605,8 @@ def _step_counts(end: Trajectory, steps: AttemptSteps, found: Contradictions) ->
         found.add("rollouts with steps whose action and whose result contradict each other", cell)
     if end.in_flight != (median(steps.in_flight) if steps.in_flight else None):
         found.add("rollouts with other requests in flight than their steps", cell)
+    if end.servers != (tuple(steps.servers) or None):
+        found.add("rollouts answered by other servers than their steps", cell)
     if Counter(end.guards) != steps.guards:
         found.add("rollouts whose guards fired otherwise than in their steps", cell)
 
@@ -647,6 +653,10 @@ def _ends(records: Records, found: Contradictions) -> None:
             )
         if steps.shrank and not arm.has_overseer:
             found.add("rollouts whose prompts have no more tokens although more was said", end.cell)
+        if max(steps.servers, default=1) > len(arm.model.addresses) or (
+            steps.count and bool(steps.servers) != (len(arm.model.addresses) > 1)
+        ):
+            found.add("rollouts answered by servers that their model has not", end.cell)
         if workers and any(count > workers for count in steps.in_flight):
             found.add(
                 f"rollouts with more requests in flight than the {workers} workers of a session", end.cell

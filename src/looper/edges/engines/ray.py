@@ -15,11 +15,14 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol
 
 from looper.edges.engines.local import LocalEngine, Threads
+from looper.edges.models.served import is_loopback
 from looper.errors import (
     BadInput,
     Cancelled,
@@ -33,6 +36,7 @@ from looper.errors import (
     pip_install,
 )
 from looper.records.job import EVENTS, CellJob, Event, Obstacle, Told
+from looper.records.plan import Limits
 from looper.records.session import NodeState
 from looper.records.text import counted
 from looper.records.verdict import Verdict
@@ -75,10 +79,11 @@ class Worker(Protocol):
     def prove(self) -> tuple[Sequence[Told], bool]:
         """Make the control cells of a node, which are in no record of the run; as `begin`."""
 
-    def begin(self, job: bytes) -> tuple[Sequence[Told], bool]:
-        """What an attempt tells, until something that it acts on when that is durable, or that it waits for; and whether it is over."""
+    def begin(self, job: bytes, beside: int = 0) -> tuple[Sequence[Told], bool]:
+        """What an attempt tells, until something that it acts on when that is durable, or that it waits for; and whether it is over. `beside`
+        are the other attempts that are under way at its model's server."""
 
-    def go_on(self, given: bytes | None = None) -> tuple[Sequence[Told], bool]:
+    def go_on(self, given: bytes | None = None, beside: int = 0) -> tuple[Sequence[Told], bool]:
         """The same from there: whatever it told is durable, and what it wanted is given."""
 
     def end(self) -> None:
@@ -94,6 +99,33 @@ def _nothing_given(wanted: bytes) -> bytes:
 
 def _not_kept(node: str, address: str, state: NodeState, said: str) -> None:
     pass
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a cell takes of a node beside one CPU."""
+
+    memory_mb: int = 1
+    gpus: float = 0.0
+
+    @classmethod
+    def of(cls, limits: Limits) -> "Needs":
+        return cls(limits.memory_mb, limits.gpus or 0.0)
+
+    def room(self, node: Mapping[str, Any]) -> int:
+        """How many such cells a node takes at once."""
+        has = node["Resources"]
+        cells = min(int(has.get("CPU", 0)), int(has.get("memory", 0)) // (self.memory_mb << 20))
+        # Ray reckons in ten-thousandths of a GPU.
+        return (
+            min(cells, int(has.get("GPU", 0) * 10_000 // max(1, round(self.gpus * 10_000))))
+            if self.gpus
+            else cells
+        )
+
+    def __str__(self) -> str:
+        words = ["one CPU", f"{self.memory_mb} MiB", *([f"{self.gpus:g} GPUs"] if self.gpus else [])]
+        return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 class RayCluster:
@@ -114,25 +146,25 @@ class RayCluster:
     def nodes(self) -> list[dict[str, Any]]:
         return [node for node in self.ray.nodes() if node["Alive"]]
 
-    def slots(self, memory_mb: int) -> int:
-        """How many cells the nodes have room for at once, each with one CPU and so much memory. Raises BadInput where none has."""
-        rooms = [_room(node, memory_mb) for node in self.nodes()]
+    def slots(self, limits: Limits) -> int:
+        """How many cells of these limits the nodes have room for at once. Raises BadInput where they have room for none."""
+        needs = Needs.of(limits)
+        rooms = [needs.room(node) for node in self.nodes()]
         if not any(rooms):
             raise BadInput(
-                f"Of the cluster's {counted(len(rooms), 'node')} none has one CPU and {memory_mb} MiB for a cell. Add a node: "
-                "ray start --address=HOST:PORT --num-cpus=N."
+                f"Of the cluster's {counted(len(rooms), 'node')} none has {needs} for a cell. Add a node: ray start --address=HOST:PORT --num-cpus=N."
             )
         return sum(rooms)
 
-    def slot(self, worker: type[Worker], spec: Any, memory_mb: int, unfit: Iterable[str]) -> "Slot":
+    def slot(self, worker: type[Worker], spec: Any, needs: "Needs", unfit: Iterable[str]) -> "Slot":
         """A worker process on some node, but none of these."""
         without = {"ray.io/node-id": f"!in({','.join(unfit)})"} if unfit else None
         # A worker or an attempt that the cluster repeats by itself would act twice on what was recorded once.
         actor = self.ray.remote(AtNode).options(
-            num_cpus=1, memory=memory_mb << 20, max_restarts=0, max_task_retries=0, max_concurrency=2,
+            num_cpus=1, num_gpus=needs.gpus, memory=needs.memory_mb << 20, max_restarts=0, max_task_retries=0, max_concurrency=2,
             scheduling_strategy="SPREAD", label_selector=without,
         )  # fmt: skip
-        slot = Slot(actor.remote(worker, spec), memory_mb)
+        slot = Slot(actor.remote(worker, spec), needs)
         with self._lock:
             self._slots.add(slot)
         return slot
@@ -161,11 +193,6 @@ class RayCluster:
             ended = [slot.actor.end.remote() for slot in self._slots]
             self.ray.wait(ended, num_returns=len(ended), timeout=ENDED_S) if ended else None
         self.ray.shutdown()
-
-
-def _room(node: Mapping[str, Any], memory_mb: int) -> int:
-    has = node["Resources"]
-    return min(int(has.get("CPU", 0)), int(has.get("memory", 0)) // (memory_mb << 20))
 
 
 def _must_want_our_token(address: str) -> None:
@@ -275,8 +302,8 @@ def _own_signals() -> Iterator[None]:
 class Slot:
     """A worker process on a node, for one attempt at a time."""
 
-    def __init__(self, actor: Any, memory_mb: int) -> None:
-        self.actor, self.memory_mb = actor, memory_mb
+    def __init__(self, actor: Any, needs: Needs) -> None:
+        self.actor, self.needs = actor, needs
         self.used = False
         """Whether an attempt was made there before."""
         self.where = actor.where.remote()
@@ -310,8 +337,10 @@ class RayEngine:
         self._busy: set[Slot] = set()
         """Those that a thread waits for; none is begun while `_over`."""
         self._idle = list[Slot]()
-        self._memory_mb = 1
-        """Of a cell, at least."""
+        self._needs = Needs()
+        """Of the last cell that was begun."""
+        self._under_way = Counter[str]()
+        """Attempts, by the server that they ask."""
         self._over = True
         self._names: dict[str, str] = {}
         """What nodes are called, by their ids."""
@@ -348,11 +377,14 @@ class RayEngine:
                     return
 
     def _attempt(self, job: CellJob, record: Record) -> None:
-        data, self._memory_mb = job.to_json(), job.limits.memory_mb
+        data, self._needs = job.to_json(), Needs.of(job.limits)
         while True:
-            slot = self._taken(job.limits.memory_mb)
+            slot = self._taken(self._needs)
             try:
-                refusal = self._proven(slot) or self._followed(slot, slot.actor.begin, record, data)
+                refusal = self._proven(slot)
+                if not refusal:
+                    with self._asking(job, slot) as beside:
+                        refusal = self._followed(slot, slot.actor.begin, record, data, beside=beside)
                 slot.used = True
             except _NotBegun:
                 self._cluster.drop(slot)
@@ -379,7 +411,21 @@ class RayEngine:
             self._cluster.drop(slot)
             self._pass_over(*refusal)
 
-    def _taken(self, memory_mb: int) -> Slot:
+    @contextlib.contextmanager
+    def _asking(self, job: CellJob, slot: Slot) -> Iterator[Callable[[], int]]:
+        """While an attempt is under way: how many others are at the server that it asks."""
+        at = job.address
+        if at and is_loopback(at.partition(" ")[2]):
+            at = f"{at} {self._where(slot)}"  # Every node has one of its own there.
+        with self._lock:
+            self._under_way[at] += 1
+        try:
+            yield lambda: self._under_way[at] - 1 if at else 0
+        finally:
+            with self._lock:
+                self._under_way[at] -= 1
+
+    def _taken(self, needs: Needs) -> Slot:
         """One that idles, or a new one once some node has room for it, whichever comes first."""
         new: Slot | None = None
         try:
@@ -388,19 +434,19 @@ class RayEngine:
                     if self._over or self._stop.is_set():
                         raise Cancelled
                     for slot in self._idle:
-                        if slot.memory_mb == memory_mb:
+                        if slot.needs == needs:
                             self._idle.remove(slot)
                             self._busy.add(slot)
                             return slot
                     if new is None:
-                        new = self._cluster.slot(self._worker, self._spec, memory_mb, sorted(self._unfit))
+                        new = self._cluster.slot(self._worker, self._spec, needs, sorted(self._unfit))
                         self._busy.add(new)
                 if self._cluster.ray.wait([new.where], timeout=LOOKED_S)[0]:
                     placed, new = new, None
                     return placed
                 with self._lock:
                     # What idles takes no room from what is wanted.
-                    other = self._idle.pop(0) if self._idle and self._idle[0].memory_mb != memory_mb else None
+                    other = self._idle.pop(0) if self._idle and self._idle[0].needs != needs else None
                 if other is not None:
                     self._cluster.drop(other)
         finally:
@@ -499,17 +545,23 @@ class RayEngine:
         return event.model_copy(update={"node": called})
 
     def _followed(
-        self, slot: Slot, begin: Any, record: Record, *job: bytes, told: list[str] | None = None
+        self,
+        slot: Slot,
+        begin: Any,
+        record: Record,
+        *job: bytes,
+        told: list[str] | None = None,
+        beside: Callable[[], int] = lambda: 0,
     ) -> tuple[str, str] | None:
         """Record what an attempt tells until its verdict; of a node that can make none, its id and why. `told` takes what control cells
-        tell in its place, which have none. Raises WorkerLost where the attempt ends before, _NotBegun where its worker was gone before
+        tell in its place, which have none; `beside` counts the other attempts at its server. Raises WorkerLost where the attempt ends before, _NotBegun where its worker was gone before
         it, and what it was ended by."""
         ray = self._cluster.ray
         begun, judged, refusal = False, told is not None, None
         try:
-            said, over = ray.get(begin.remote(*job))
+            said, over = ray.get(begin.remote(*job, *([beside()] if job else [])))
             while True:
-                begun, given = True, []
+                begun, given = True, None
                 for kind, text in said:
                     if self._over or self._stop.is_set():
                         raise Cancelled
@@ -519,7 +571,7 @@ class RayEngine:
                     elif kind == "said":
                         self._say(f"{self._where(slot)}: {text.decode()}")
                     elif kind == "wanted":
-                        given = [self._give(text)]
+                        given = self._give(text)
                     elif kind == "control" and told is not None:
                         told.append(text.decode())
                     elif kind == "unfit":
@@ -528,7 +580,7 @@ class RayEngine:
                         raise error_named(kind, text.decode())
                 if over:
                     break
-                said, over = ray.get(slot.actor.go_on.remote(*given))
+                said, over = ray.get(slot.actor.go_on.remote(given, beside()))
         except ray.exceptions.RayError as error:
             if self._over or self._stop.is_set():
                 raise Cancelled from error
@@ -577,7 +629,7 @@ class RayEngine:
         if new:
             self._say(f"{self._name(node)} takes no cells: {why}")
             self._mark(node, NodeState.REFUSED, why)
-        left = [each for each in self._cluster.nodes() if _room(each, self._memory_mb)]
+        left = [each for each in self._cluster.nodes() if self._needs.room(each)]
         if all(each["NodeID"] in self._unfit for each in left):
             raise InfrastructureError(
                 f"No node of the cluster can run these cells; {self._name(node)}: {why.rstrip('.')}. Correct that, then run the same command "
@@ -599,7 +651,7 @@ class RayEngine:
             with contextlib.suppress(self._cluster.ray.exceptions.RayError, JournalError):
                 self._see_lost()
                 if not any(
-                    _room(each, self._memory_mb) and each["NodeID"] not in self._unfit
+                    self._needs.room(each) and each["NodeID"] not in self._unfit
                     for each in self._cluster.nodes()
                 ):
                     self._say("no node is left that could take a cell; one that joins the cluster will")
@@ -638,11 +690,11 @@ class AtNode:
     def prove(self) -> tuple[Sequence[Told], bool]:
         return self._worker.prove()
 
-    def begin(self, job: bytes) -> tuple[Sequence[Told], bool]:
-        return self._worker.begin(job)
+    def begin(self, job: bytes, beside: int) -> tuple[Sequence[Told], bool]:
+        return self._worker.begin(job, beside)
 
-    def go_on(self, *given: bytes) -> tuple[Sequence[Told], bool]:
-        return self._worker.go_on(*given)
+    def go_on(self, given: bytes | None, beside: int) -> tuple[Sequence[Told], bool]:
+        return self._worker.go_on(given, beside)
 
     def end(self) -> None:
         self._worker.end()

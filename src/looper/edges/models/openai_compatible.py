@@ -72,9 +72,10 @@ class OpenAICompatibleModel:
         backend: str = "openai",
         timeouts: Timeouts | None = None,
         digests: FileDigests | None = None,
+        reads_weights: bool = True,
     ) -> None:
         """`key` may be empty: servers of one's own ask for none. `backend` is `vllm` where nothing else may answer. `digests` knows weights that
-        were read before."""
+        were read before; `reads_weights` says whether those of a server on this machine are part of which model it is."""
         self._name, self._context_tokens, self._backend = name, context_tokens, backend
         url = (base_url or DEFAULT_URLS[backend]).rstrip("/")
         if backend == "vllm" and not url.endswith("/v1"):
@@ -88,7 +89,7 @@ class OpenAICompatibleModel:
             Server(what, each, headers, self._how, timeouts or Timeouts(), enter)
             for each in (url, url.removesuffix("/v1"))
         )
-        self._url, self._digests = url, digests or FileDigests()
+        self._url, self._digests, self._reads_weights = url, digests or FileDigests(), reads_weights
         self._limit, self._counts = "max_tokens", Counts()
         self._kind = backend
         """Of the server; known once the model was asked which one it is."""
@@ -111,7 +112,8 @@ class OpenAICompatibleModel:
         """Asks the server each time. With an adapter that has it first, and raises ModelFatal where it does not."""
         with self._server.typed_faults():
             known, headers = self._told()
-            weights = weights_digest(self._url, known.weights, self._digests)
+            places = known.weights if self._reads_weights else ()
+            weights = weights_digest(self._url, places, self._digests)
         self._arrive()
         return ModelIdentity(
             backend=self._backend,

@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
-from looper.edges.models.flights import RequestsInFlight
 from looper.edges.models.outage import Outage
 from looper.errors import (
     ModelError,
@@ -63,12 +62,11 @@ class RetryingModel:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
-        flights: RequestsInFlight | None = None,
         outage: Outage | None = None,
     ) -> None:
-        """`tell` hears why is waited and for how many seconds more, at the beginning and every `TELL_EVERY_S`. `flights` and `outage`
-        are those of the model's server, shared with all that ask it; None for a server of its own."""
-        self._flights, self._outage = flights or RequestsInFlight(), outage or Outage()
+        """`tell` hears why is waited and for how many seconds more, at the beginning and every `TELL_EVERY_S`. `outage`
+        is that of the model's server, shared with all that ask it; None for a server of its own."""
+        self._outage = outage or Outage()
         self._inner, self._policy, self._tell = inner, policy, tell
         self._sleep, self._clock, self._rng = sleep, clock, rng or random.Random()
         self._well: set[str] = set()
@@ -108,14 +106,11 @@ class RetryingModel:
             raise
         if self._answered is None or _length(request) < _length(self._answered):
             self._answered = request
-        return reply.model_copy(update={"retries": faults, "waited_s": waited_s}) if faults else reply
+        lost = {"retries": reply.retries + faults, "waited_s": reply.waited_s + waited_s}
+        return reply.model_copy(update=lost) if faults else reply
 
     def _replied(self, request: ChatRequest) -> tuple[Reply, int, float]:
-        return self._answer("reply", partial(self._asked, request), request.timeout_s)
-
-    def _asked(self, request: ChatRequest) -> Reply:
-        with self._flights.one_more() as in_flight:
-            return self._inner.reply(request).model_copy(update={"in_flight": in_flight})
+        return self._answer("reply", partial(self._inner.reply, request), request.timeout_s)
 
     def _answers_others(self, refused: ChatRequest) -> bool:
         """Whether the shortest request that was answered is answered again, so that a refusal was of one conversation alone.

@@ -129,12 +129,12 @@ def _of_llamacpp(
 
 def weights_digest(url: str, weights: Sequence[str], digests: FileDigests) -> str:
     """Of files and folders of weights, where a server on this machine says that they lie; empty for what is not to be seen here."""
-    return "".join(_digest_of(Path(place), digests) for place in weights if _is_here(url))
+    return "".join(_digest_of(Path(place), digests) for place in weights if is_loopback(url))
 
 
 def trained_window(url: str, weights: Sequence[str]) -> int | None:
     """Tokens by the configuration of a folder of weights, where a server on this machine says that it lies; None where none is to be seen."""
-    places = (Path(place) for place in weights if _is_here(url))
+    places = (Path(place) for place in weights if is_loopback(url))
     found = (trained_tokens_in(place) for place in places if place.is_absolute())
     return next((window for window in found if window), None)
 
@@ -160,7 +160,8 @@ def _parts(file: Path) -> list[Path]:
     return [file.with_name(f"{one}-{number:05}-of-{count}.gguf") for number in range(1, int(count) + 1)]
 
 
-def _is_here(url: str) -> bool:
+def is_loopback(url: str) -> bool:
+    """Whether a server's address is one of this machine alone."""
     host = urlsplit(url).hostname or ""
     try:
         return host == "localhost" or ip_address(host).is_loopback
