@@ -239,6 +239,49 @@ def test_servers_that_are_not_one_model_and_addresses_that_are_none_are_refused_
         assert said.returncode == 2 and why in said.stderr, said.stderr
 
 
+@pytest.mark.proof
+def test_a_run_on_two_real_servers_of_which_one_is_killed_ends_as_one_on_a_single_server(
+    tmp_path: Path, state: Path
+) -> None:
+    """At temperature 0, with the embedded model behind llama.cpp's server twice."""
+    write_nano(tmp_path / "nano.gguf")
+    servers = [llama_cpp_with(tmp_path / "nano.gguf", 2048) for _ in range(2)]
+    found = list[Project]()
+    for name in ("pool", "one"):
+        (tmp_path / name).mkdir()
+        found.append(Project(tmp_path / name, state / name))
+    pool, one = found
+    skipped = [each for each in servers if isinstance(each, str)]
+    if skipped:
+        pytest.skip(skipped[0])
+    first, second = (each for each in servers if not isinstance(each, str))
+    addresses = [f"http://127.0.0.1:{each.port}/v1" for each in (first, second)]
+    for project, model in ((pool, ",".join(addresses)), (one, addresses[0])):
+        (project.folder / "profile.toml").write_text(NANO.format(model=f"openai:m@{model}"))
+    asked = ("run", "exp00", "--profile", "profile.toml", "--arm", "base", "--workers", "2")
+    try:
+        first.restart()
+        second.restart()
+        process = pool.start(*asked)
+        seen: list[Step] = []
+        while process.poll() is None and not any(step.reply.server == 2 and step.index == 2 for step in seen):
+            seen = list(read_stream(pool.run, "steps", Step)) if any(pool.folder.glob("runs/*")) else []
+            time.sleep(0.02)
+        second.kill()
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        assert err.count("Another server of the model answers in its place") == 1
+        other = one.looper(*asked)
+        assert other.returncode == 0, other.stderr
+    finally:
+        first.kill()
+        second.kill()
+    assert pool.facts() == one.facts() and len(pool.facts()) == 4
+    ends = {end.cell: end.servers for end in read_stream(pool.run, "trajectories", Trajectory)}
+    assert (2, 1) in ends.values(), "one that was at the other went on here"
+    assert {end.attempt for end in read_stream(pool.run, "trajectories", Trajectory)} == {1}
+
+
 def test_j6_a_server_that_goes_away_between_two_cells_costs_seconds_and_no_cell(project: Project) -> None:
     port = free_port()
     asked = (
@@ -312,8 +355,9 @@ def test_a_wrong_address_name_or_key_is_one_line_at_once_with_what_to_do(
     nobody = f"http://127.0.0.1:{free_port()}"
     code, said = refused_at_once(project, model(backend, "m", nobody))
     assert code == 69 and f"{nobody.removeprefix('http://')}" in said and "cannot be reached. Start" in said
-    code, said = refused_at_once(project, model(backend, "m", "http://[::1"))
-    assert code == 2 and "no address that can be used" in said
+    for address in ("http://[::1", "http://127.0.0.1:99999", "http:/127.0.0.1:1", "http://127.0.0.1:x"):
+        code, said = refused_at_once(project, model(backend, "m", address))
+        assert code == 2 and "no address that can be used" in said, said
     with ScriptedServer(routes(SERVED[backend])) as server:
         code, said = refused_at_once(project, model(backend, "other", server.url))
     assert code == 2 and "has no model other" in said and "t has: m" in said

@@ -1,4 +1,8 @@
-"""A worker process of a cluster: attempts at cells of a run whose specification is all that it is given."""
+"""A worker process of a cluster: attempts at cells of a run whose specification is all that it is given.
+
+An attempt is made in a thread of its own, which waits wherever it told a step or asked for something; the calls of `NodeWorker`, made
+from the run's process, take what it told and let it go on.
+"""
 
 import contextlib
 import queue

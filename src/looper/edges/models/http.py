@@ -260,10 +260,15 @@ class Server:
         self, method: str, path: str, total_s: float, missing: str, **sent: Any
     ) -> AsyncGenerator[httpx.Response, None]:
         """An answer that is well, while it comes. Raises ModelError for any other."""
+        url = httpx.URL(f"{self._url}{path}")
+        if (
+            url.port or 0
+        ) > 65535:  # httpx lets it through, and the socket's refusal comes in a group of errors.
+            raise httpx.InvalidURL(f"{url.port} is no port")
         waits = httpx.Timeout(None, connect=min(CONNECT_S, total_s))
         async with (
             httpx.AsyncClient(verify=certificates(), timeout=waits) as client,
-            client.stream(method, f"{self._url}{path}", **sent) as response,
+            client.stream(method, url, **sent) as response,
         ):
             if response.status_code != 200:
                 raise await self._refusal(response, missing)

@@ -162,8 +162,8 @@ def _parts(file: Path) -> list[Path]:
 
 def is_loopback(url: str) -> bool:
     """Whether a server's address is one of this machine alone."""
-    host = urlsplit(url).hostname or ""
     try:
+        host = urlsplit(url).hostname or ""
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
