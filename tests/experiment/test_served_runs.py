@@ -27,6 +27,7 @@ from looper.edges.models.scripted import ScriptedModel
 from looper.journal import read_stream
 from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import Outcome
+from looper.views.runs import read_run
 
 TURNS = ("<bash>echo one > note.txt</bash>", "<read>check.py</read>", "<done>that is all</done>")
 
@@ -189,8 +190,9 @@ def test_several_servers_of_one_model_answer_every_arm_equally_often(project: Pr
     with ExitStack() as stack:
         for port in ports:
             stack.enter_context(serving(llamacpp(), port))
-        done = project.looper(*asked, "--workers", "3")
+        done = project.looper(*asked)
         assert done.returncode == 0, done.stderr
+    assert read_run(project.run).sessions[-1].workers == 8, "two for each server"
     shares = rollouts_by_server(project)
     assert shares == {(arm, (server,)): 2 for arm in ("base", "again") for server in (1, 2, 3, 4)}
     steps = list(read_stream(project.run, "steps", Step))
