@@ -1,6 +1,7 @@
 """What `looper cluster` writes, run by the real SLURM and the real SSH on hosts that are namespaces of this machine."""
 
 import contextlib
+import json
 import os
 import re
 import shlex
@@ -98,6 +99,8 @@ def test_what_slurm_is_asked_for_follows_from_the_plan_and_the_options(project: 
     assert found["nodes"] == "3" and found["cpus-per-task"] == "4" and found["time"] == "1-12"
     assert found["mem"] == "14096M" and found["job-name"] == "looper-test"
     assert "--workers 30 --engine" in script
+    told = json.loads(_given(project.looper("cluster", "slurm", "test", *asked, "--json")))
+    assert told == {"script": script}
     fewer = _given(project.looper("cluster", "slurm", "test", *asked, "--run-options", "--workers 2"))
     assert "--workers 2 --engine" in fewer and "--workers 30" not in fewer
 

@@ -1,5 +1,6 @@
 """What comes to the socket and must not act. Rows H01 to H06, H08 to H12 of the security goals."""
 
+import json
 import os
 import socket
 import stat
@@ -407,6 +408,11 @@ def test_h11_h12_it_listens_on_loopback_and_its_token_is_nowhere_but_in_its_file
             cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "LOOPER_HOME": str(home)},
         )  # fmt: skip
         assert httpx.get(another.stdout.strip()).status_code == 303
+        told = program.looper(
+            "serve", "--link", "--json", "--port", base.rpartition(":")[2], cwd=tmp_path,
+            env={**os.environ, "LOOPER_HOME": str(home)},
+        )  # fmt: skip
+        assert httpx.get(json.loads(told.stdout)["link"]).status_code == 303
     finally:
         server.terminate()
         server.wait(10)

@@ -1,7 +1,11 @@
 """How far a run is, on a terminal and for programs."""
 
 import asyncio
+import json
 import os
+import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -94,6 +98,27 @@ def test_one_screen_fits_a_terminal_and_says_what_status_says(runs: Path) -> Non
     assert said.count("42 of 42 cells, finished\n") == 9
     empty = looper("watch", "--once", cwd=runs.parent, **{**size, "LOOPER_RUNS": str(runs.parent / "none")})
     assert "looper run exp00" in empty.stdout
+
+
+def test_programs_watch_by_an_object_a_line_each_as_status_has_it(runs: Path, tmp_path: Path) -> None:
+    mine = write_run(runs, experiment="mine")
+    write_run(runs, experiment="other")
+    here = {"LOOPER_RUNS": str(runs)}
+    (line,) = looper("watch", "--once", "--json", cwd=runs.parent, **here).stdout.splitlines()
+    status = json.loads(looper("status", "--json", cwd=runs.parent, **here).stdout)
+    assert json.loads(line).keys() == status.keys() and len(json.loads(line)["runs"]) == 2
+    asked = ["watch", "--json", "--every", "0.2", "--run", mine.name]
+    with subprocess.Popen(
+        [sys.executable, "-m", "looper", *asked],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **here},
+    ) as process:
+        assert process.stdout
+        seen = [json.loads(process.stdout.readline()) for _ in range(3)]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+    assert [[run["run"] for run in each["runs"]] for each in seen] == [[mine.name]] * 3
 
 
 def test_a_tail_reads_each_line_once_and_a_file_that_was_replaced_anew(runs: Path) -> None:

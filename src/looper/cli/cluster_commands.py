@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from looper.cli.options import chosen_settings, shown
+from looper.cli.options import AsJson, chosen_settings, json_line, shown
 
 if TYPE_CHECKING:
     from looper.cli.batch import Batch
@@ -53,6 +53,7 @@ def slurm(
     serve: Serve = "",
     python: Python = None,
     output: Output = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write the batch script that runs PLAN on the nodes of a SLURM job.
 
@@ -66,7 +67,7 @@ def slurm(
     script = slurm_script(
         _batch(context, plan, run_options, cells, python, serve), nodes, cpus_per_task, time
     )
-    _given(script, output, "sbatch")
+    _given(script, output, "sbatch", as_json=as_json)
 
 
 @cluster.command()
@@ -83,6 +84,7 @@ def hosts(
         str | None, typer.Option(help="Of this machine for the hosts; else as the first of them sees it.")
     ] = None,
     output: Output = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write the script that runs PLAN on every HOST, which this machine reaches by ssh without a password.
 
@@ -106,6 +108,7 @@ def hosts(
         ),
         output,
         "bash",
+        as_json=as_json,
     )
 
 
@@ -158,14 +161,14 @@ def _batch(
     )
 
 
-def _given(script: str, output: Path | None, program: str) -> None:
+def _given(script: str, output: Path | None, program: str, *, as_json: bool) -> None:
     import shlex
     import sys
 
     from looper.errors import BadInput
 
     if output is None:
-        sys.stdout.write(script)
+        print(json_line({"script": script})) if as_json else sys.stdout.write(script)
         return
     try:
         output.write_text(script, "utf-8")
@@ -174,4 +177,4 @@ def _given(script: str, output: Path | None, program: str) -> None:
         raise BadInput(
             f"{output} cannot be written: {error.strerror}. Name a file in a folder that is there."
         ) from error
-    shown([f"{output} is written: {program} {shlex.quote(str(output))}"], as_json=False)
+    shown([f"{output} is written: {program} {shlex.quote(str(output))}"], as_json=as_json)

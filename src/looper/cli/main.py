@@ -573,14 +573,16 @@ def watch(
     run: OnlyRun = None,
     every: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="One screen, and end.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Follow every run on one screen: progress, what is left, stalls, what the arms resolved. Ctrl-C ends looking, not the runs.
+    """Follow every run on one screen: progress, what is left, stalls, what the arms resolved. Ctrl-C ends looking, not the runs. With --json
+    a line for each look, as looper status --json.
 
     Example: looper watch
     """
     from looper.cli.watching import watch as follow
 
-    follow(chosen_settings().runs, run, every_s=every, once=once)
+    follow(chosen_settings().runs, run, every_s=every, once=once, as_json=as_json)
 
 
 @app.command()
@@ -604,6 +606,7 @@ def serve(
         bool,
         typer.Option("--link", help="Print another link that logs in, from the server that runs, and end."),
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show runs, trajectories and evolution in a browser, live, and let a person decide.
 
@@ -611,14 +614,15 @@ def serve(
 
     Example: looper serve
     """
-    from looper.cli.options import named_values
+    from looper.cli.options import json_line, named_values
     from looper.cli.serving import ServeOptions, another_link, serve_pages
 
     if link:
-        print(another_link(port, chosen_settings()))
+        found = another_link(port, chosen_settings())
+        print(json_line({"link": found}) if as_json else found)
         return
     options = ServeOptions(host, port, tuple(name or ()), folder, repo, named_values(setting))
-    serve_pages(options, chosen_settings(), say)
+    serve_pages(options, chosen_settings(), say, as_json=as_json)
 
 
 @app.command()

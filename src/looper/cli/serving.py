@@ -22,7 +22,7 @@ import httpx
 
 from looper.bench.validate import shipped
 from looper.cli.adapters import card_reader
-from looper.cli.options import the_run
+from looper.cli.options import json_line, the_run
 from looper.cli.preparing import tasks_as_they_are
 from looper.cli.repositories import opened
 from looper.cli.served import EmbeddedCampaign, RepositoryCampaign
@@ -62,7 +62,9 @@ class ServeOptions:
     setting: dict[str, object]
 
 
-def serve_pages(options: ServeOptions, settings: Settings, say: Callable[[str], None]) -> None:
+def serve_pages(
+    options: ServeOptions, settings: Settings, say: Callable[[str], None], *, as_json: bool = False
+) -> None:
     """Until somebody ends it. Raises BadInput."""
     if options.host not in LOOPBACK and not options.names:
         raise BadInput(
@@ -97,7 +99,8 @@ def serve_pages(options: ServeOptions, settings: Settings, say: Callable[[str], 
             shown = options.names[0] if options.names else "127.0.0.1"
             say(f"runs below {settings.runs}" + (f", evolution of {campaign.name}" if campaign else ""))
             say("Open this link, once, in a browser; Ctrl-C ends the server and touches no run:")
-            print(f"http://{shown}:{port}/login?code={auth.new_code()}", flush=True)
+            link = f"http://{shown}:{port}/login?code={auth.new_code()}"
+            print(json_line({"link": link}) if as_json else link, flush=True)
             server = server_of(application(page_context, AuditLog(settings.state / "serve")))
             threading.Thread(target=_warm, args=(projection, tasks), daemon=True).start()
             # uvicorn ends in order and then raises the signal once more, for whoever was asked before it: that is the end wanted.
