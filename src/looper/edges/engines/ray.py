@@ -307,7 +307,9 @@ class Slot:
         self.used = False
         """Whether an attempt was made there before."""
         self.where = actor.where.remote()
-        """The id of its node, when it is known."""
+        """The id of its node, when Ray knows it."""
+        self.node = ""
+        """The same, once it was asked for: with a node that is lost the answer may be lost too."""
 
 
 class RayEngine:
@@ -442,6 +444,8 @@ class RayEngine:
                         new = self._cluster.slot(self._worker, self._spec, needs, sorted(self._unfit))
                         self._busy.add(new)
                 if self._cluster.ray.wait([new.where], timeout=LOOKED_S)[0]:
+                    with contextlib.suppress(self._cluster.ray.exceptions.RayError):
+                        new.node = str(self._cluster.ray.get(new.where))
                     placed, new = new, None
                     return placed
                 with self._lock:
@@ -462,7 +466,7 @@ class RayEngine:
         if not self._controls:
             return None
         try:
-            node = str(self._cluster.ray.get(slot.where))
+            node = slot.node or str(self._cluster.ray.get(slot.where))
         except self._cluster.ray.exceptions.RayError as error:
             if getattr(error, "actor_init_failed", False) and (lacking := self._cluster.node_of(slot)):
                 return lacking, f"Looper does not start there: {_of_ray(error)}"
@@ -538,11 +542,7 @@ class RayEngine:
         """With where it was made."""
         if not isinstance(event, Verdict):
             return event
-        try:
-            called = self._called(self._cluster.ray.get(slot.where, timeout=LOOKED_S))
-        except self._cluster.ray.exceptions.RayError:
-            return event
-        return event.model_copy(update={"node": called})
+        return event.model_copy(update={"node": self._called(slot.node)}) if slot.node else event
 
     def _followed(
         self,
@@ -575,7 +575,7 @@ class RayEngine:
                     elif kind == "control" and told is not None:
                         told.append(text.decode())
                     elif kind == "unfit":
-                        refusal = ray.get(slot.where), text.decode()
+                        refusal = slot.node, text.decode()
                     else:
                         raise error_named(kind, text.decode())
                 if over:
@@ -596,10 +596,7 @@ class RayEngine:
         return refusal
 
     def _where(self, slot: Slot) -> str:
-        try:
-            return self._name(self._cluster.ray.get(slot.where, timeout=LOOKED_S))
-        except self._cluster.ray.exceptions.RayError:
-            return "some node"
+        return self._name(slot.node) if slot.node else "some node"
 
     def _name(self, node: str) -> str:
         return f"node {self._called(node)}"
