@@ -154,7 +154,10 @@ def run(
     limit: Limit = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Rollouts side by side; else 2, or twice the cores for the embedded model."),
+        typer.Option(
+            min=1,
+            help="Rollouts side by side; else 2 for each server, or twice the cores for the embedded model.",
+        ),
     ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Begin a new run folder instead of going on.")
