@@ -599,7 +599,7 @@ def test_a_plan_is_foretold_from_the_run_that_is_there(
     told = known.looper("plan", "learn").stdout
     assert re.search(
         r"time: about [\d.]+ (s|min) \([\d.]+ (s|min) to [\d.]+ (s|min|h), 95 %\) .* s a cell with its tests, mean of \d+ cells of \d+ arms in "
-        rf"{run.folder.name}.*; training comes on top",
+        rf"{run.folder.name}.*; starting, training, checks of adapters and likelihoods come on top",
         told,
     )
     assert re.search(r"tokens: about [\d.]+ [kM] \([\d.]+ [kM] to [\d.]+ [kM]\), at \d+ a cell", told)

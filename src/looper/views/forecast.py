@@ -215,7 +215,11 @@ def time_lines(
         f"time: about {duration(seconds.mean)} ({duration(seconds.low)} to {duration(seconds.high)}, 95 %) for rollouts and verification "
         f"with {counted(workers, 'worker')}, at {each.mean:.2f} s a cell with its tests, mean of {counted(found.cells, 'cell')} of "
         f"{counted(len(found.arms), 'arm')} in {found.run}{_unmeasured_text(found)}"
-        + ("; training comes on top" if training else "")
+        + (
+            "; starting, training, checks of adapters and likelihoods come on top"
+            if training
+            else "; starting comes on top"
+        )
     )
     if found.tokens is not None:
         tokens = found.tokens.times(cells)
