@@ -43,7 +43,18 @@ from looper.journal import read_stream
 from looper.records.base import grouped
 from looper.records.eligibility import Validation
 from looper.records.learning import AGES, Source
-from looper.records.plan import Arm, ArmRole, Cell, Expect, Metric, Override, Plan, RunManifest, TaskSelection
+from looper.records.plan import (
+    Arm,
+    ArmRole,
+    Cell,
+    Expect,
+    Gate,
+    Metric,
+    Override,
+    Plan,
+    RunManifest,
+    TaskSelection,
+)
 from looper.records.task import Task
 from looper.records.text import counted
 from looper.records.training import AdapterRecord
@@ -147,6 +158,7 @@ def refuse_impossible(
         prepared.left_out,
         prepared.set_aside,
         data_stops(plan, [found.gate for found in overrides]),
+        all(found.gate is not Gate.MEMORY for found in overrides),
     )
     wrong = _said_once([*impossible(selected), *_unsupported(plan, settings.runs)], plan)
     if found := [written.said(said, *path) for path, said in wrong]:

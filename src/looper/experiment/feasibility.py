@@ -39,6 +39,8 @@ class Selected:
     set_aside: Mapping[Source, Sequence[Task]]
     data_stops: bool
     """Whether too little to learn from ends an arm; otherwise one success of a repository is enough."""
+    memory_stops: bool = True
+    """Whether a memory with too little to say does; otherwise one task that is told something is enough."""
 
     @property
     def repos(self) -> list[str]:
@@ -180,7 +182,7 @@ def _memories(
                 f"(experience.per_repo, now {experience.per_repo})",
             )
         given = told_at_most(experience, how, found.evaluated, tasks)
-        if given / total < experience.delivered:
+        if given / total < experience.delivered and (found.memory_stops or not given):
             lower = f"lower it to {math.floor(100 * given / total) / 100} or less, " if given else ""
             items = [_item_of(task, how.kind) for task in tasks]
             early = sum(not candidates(task, items) for task in found.evaluated)
@@ -195,7 +197,9 @@ def _memories(
             yield (
                 ("experience", "delivered"),
                 f"{arm.name} has to be told something at {100 * experience.delivered:.0f} % of its tasks, and {why}, "
-                f"{lower}choose other tasks, or leave the arm out",
+                f"{lower}choose other tasks, "
+                + ('pass it over for a reason: --override memory="…", ' if given else "")
+                + "or leave the arm out",
             )
 
 
