@@ -773,6 +773,11 @@ def test_a_gate_that_stopped_a_run_is_named_by_every_view_until_it_is_passed_ove
         shown = " ".join(project.looper(*words).stdout.split())
         assert held in shown, (words, shown)
         assert f"pass it over with: {over}" in shown and f"--run {name} --arm base" in shown
+    foretold = project.looper("plan", "learn", "--profile", "micro").stdout
+    assert re.search(
+        rf"\d+ of 12 attempts at the 6 tasks to learn from succeeded in {name}, which a gate stopped: it will probably fail",
+        foretold,
+    ), foretold
     lineage = project.looper("lineage", "why").stdout
     assert held in lineage
     project.looper("report")

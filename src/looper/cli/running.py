@@ -62,7 +62,8 @@ def dry_run(options: RunOptions, settings: Settings) -> Iterator[str]:
     plan = prepared.plan
     yield from _about(prepared, options.overrides)
     wanted = plan.named_arms(options.arms)
-    yield from (gate.warning for gate in memory_gates(prepared, wanted, settings.runs) if gate.may_stop)
+    gates = memory_gates(prepared, wanted, settings.runs, options.overrides)
+    yield from (gate.warning for gate in gates if gate.may_stop)
     seeds = len(plan.seeds)
     schedule = prepared.schedule(options.arms)
     arms = len({cell.arm for lane in schedule for cell in lane})
@@ -144,7 +145,7 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
             say(f"damaged record set aside: {found.file} line {found.line}, {found.reason}")
         manifest, begun = _with_overrides(manifest, ledger.pass_over(passed_over)), manifest
         delivered = {one.arm for one in ledger.proofs.recovered if one.kind is ProofKind.MEMORY_DELIVERED}
-        for gate in memory_gates(prepared, plan.named_arms(options.arms), settings.runs):
+        for gate in memory_gates(prepared, plan.named_arms(options.arms), settings.runs, manifest.overrides):
             if gate.may_stop and gate.arm not in delivered:
                 say(gate.warning)
         workers = options.workers or room or workers_for(plan, None)
