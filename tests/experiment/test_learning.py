@@ -519,6 +519,16 @@ def test_adapters_are_listed_and_handed_on(finished: tuple[Project, RunView, str
     made = {name for found in run.consolidations for name in found.made}
     names = {line.split()[0] for line in listed.stdout.splitlines()}
     assert listed.returncode == 0 and made <= names and not any("half" in name for name in names)
+    served = {
+        made.adapter
+        for cell in run.cells("lora")
+        for made in run.consolidations
+        if made.arm == "lora" and f"── with adapter {made.adapter} ──" in project.looper("show", cell).stdout
+    }
+    assert served and served <= names
+    assert all(
+        f"adapter {name}" in project.looper("lineage", "why", "--arm", "lora").stdout for name in served
+    )
     lora = next(found.adapter for found in run.consolidations if found.arm == "lora")
     out = project.looper("adapter", "export", lora[:12], str(tmp_path / "peft"))
     assert out.returncode == 0 and (tmp_path / "peft" / "adapter_model.safetensors").is_file()
