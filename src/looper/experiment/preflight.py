@@ -78,18 +78,20 @@ SAID_EVERY_S = 10.0
 
 
 class AdaptersChecked:
-    """How many of the adapters have been checked, said now and then: with many repositories it takes minutes."""
+    """How many of the adapters have been checked, said now and then: with many repositories it takes minutes. Where that was begun, it is
+    said of the last one too."""
 
     def __init__(
         self, total: int, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._total, self._say, self._clock, self._done = total, say, clock, 0
-        self._said = clock()
+        self._said, self._told = clock(), False
 
     def one_more(self) -> None:
         self._done += 1
-        if self._clock() - self._said >= SAID_EVERY_S:
-            self._said = self._clock()
+        over = self._done == self._total and self._told
+        if over or self._clock() - self._said >= SAID_EVERY_S:
+            self._said, self._told = self._clock(), True
             self._say(f"adapters checked: {self._done} of {self._total}")
 
 
