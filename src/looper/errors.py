@@ -166,6 +166,17 @@ class BadInput(LooperError):
     exit_code = ExitCode.USAGE
 
 
+class TooLittle(BadInput):
+    """An arm has too little, or nothing, of what it learns from, and would have no more of it again: `value` of `least`, both None where
+    nothing is counted. `said` is the finding alone, without what to do."""
+
+    def __init__(
+        self, message: str, *, said: str = "", value: float | None = None, least: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.said, self.value, self.least = said or message, value, least
+
+
 class MissingTool(LooperError):
     """A program or package that is needed now is not there."""
 
@@ -238,11 +249,11 @@ class TreatmentMissing(InfrastructureError):
 
 class MemorySilent(TreatmentMissing):
     """An arm's memory has nothing to say to its tasks, and would have nothing again. `said` has, of each such arm, to how many of how many
-    tasks it has."""
+    tasks it has; `least` is the share that is wanted."""
 
-    def __init__(self, message: str, said: Mapping[str, tuple[int, int]]) -> None:
+    def __init__(self, message: str, said: Mapping[str, tuple[int, int]], least: float) -> None:
         super().__init__(message)
-        self.said = said
+        self.said, self.least = said, least
 
 
 class RunBusy(LooperError):

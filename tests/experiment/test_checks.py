@@ -177,7 +177,13 @@ def test_checked_adapters_are_counted_aloud_now_and_then_and_not_one_by_one() ->
     now = SAID_EVERY_S
     counted.one_more()
     counted.one_more()
-    assert said == ["adapters checked: 2 of 3"]
+    assert said == ["adapters checked: 2 of 3", "adapters checked: 3 of 3"], (
+        "no half of them is the last word"
+    )
+    quick: list[str] = []
+    counted = AdaptersChecked(1, quick.append, lambda: now)
+    counted.one_more()
+    assert quick == [], "what took no time needs no word"
 
 
 def test_steps_without_an_action_are_counted_among_all_of_a_cell_s() -> None:

@@ -15,13 +15,13 @@ from tests.experiment.test_run import Project
 
 from looper.cli.settings import settings
 from looper.cli.training import TrainOptions, examples_of
-from looper.journal import read_stream
+from looper.journal import Stream, read_stream
 from looper.records.base import content_hash
 from looper.records.memory import MemoryItem
 from looper.records.plan import Metric
 from looper.records.training import SelectionSettings
 from looper.records.trajectory import Read, Step, Trajectory
-from looper.records.treatment import ProofKind
+from looper.records.treatment import GateStop, ProofKind, StoppingGate
 from looper.views.questions import questions, to_rate
 from looper.views.runs import RunView, read_run
 
@@ -519,6 +519,16 @@ def test_adapters_are_listed_and_handed_on(finished: tuple[Project, RunView, str
     made = {name for found in run.consolidations for name in found.made}
     names = {line.split()[0] for line in listed.stdout.splitlines()}
     assert listed.returncode == 0 and made <= names and not any("half" in name for name in names)
+    served = {
+        made.adapter
+        for cell in run.cells("lora")
+        for made in run.consolidations
+        if made.arm == "lora" and f"── with adapter {made.adapter} ──" in project.looper("show", cell).stdout
+    }
+    assert served and served <= names
+    assert all(
+        f"adapter {name}" in project.looper("lineage", "why", "--arm", "lora").stdout for name in served
+    )
     lora = next(found.adapter for found in run.consolidations if found.arm == "lora")
     out = project.looper("adapter", "export", lora[:12], str(tmp_path / "peft"))
     assert out.returncode == 0 and (tmp_path / "peft" / "adapter_model.safetensors").is_file()
@@ -630,6 +640,20 @@ def test_g10_too_few_successes_train_nothing_and_what_was_gathered_stays(project
     assert re.search(r"has [1-5] resolved training tasks with seed 0, and the plan wants 6", refused.stderr)
     assert "--override data" in refused.stderr
     assert len(project.verdicts()) == 6 * 2, "six tasks, two samples"
+    (told,) = json.loads(project.looper("status", "--json").stdout)["runs"]
+    (held,) = told["stopped_by"]
+    assert re.match(
+        r"Stopped by the gate data of lora: \S+ has [1-5] resolved training tasks with seed 0, and 6 are the least",
+        held,
+    )
+    assert "lower experience.selection.minimum_tasks to" in held
+    name = project.run.name
+    assert told["goes_on_with"] == f"looper run learn --profile micro --run {name} --arm base"
+    assert told["passes_over_with"] == f'looper run learn --profile micro --run {name} --override data="…"'
+    on = shlex.split(told["passes_over_with"].removeprefix("looper ").replace("…", "a pilot"))
+    assert project.looper(*on).returncode == 0
+    run = read_run(project.run)
+    assert run.finished == run.planned and not run.stopped_by and run.folder.name == name
 
 
 def test_p6_a_run_that_gathered_with_the_gold_patch_alone_can_be_trained_on(
@@ -713,17 +737,96 @@ def test_a_memory_that_says_nothing_stops_the_run_with_a_command_that_goes_on_wi
         "looper: told: its memory has something to say to 0 of 4 tasks; told_more: its memory has something to say to 0 of 4 tasks; to the "
         "others these arms"
     ), error
-    assert (
-        "No --override passes this over" in error
-        and "experience.per_repo" in error
-        and "that is another plan, and a new run" in error
-    )
+    assert "--override" not in stopped.stderr, "what is told nothing at all is base, whatever the reason"
+    assert "experience.per_repo" in error and "that is another plan, and a new run" in error
     start, command = way.split(" go on with: looper ")
-    assert "The same command would stop here again" in start
+    assert start == "The other arms" and "The same command would stop here again" in stopped.stderr
+    (told_of,) = json.loads(project.looper("status", "--json").stdout)["runs"]
+    assert told_of["passes_over_with"] is None and told_of["goes_on_with"].endswith(" --arm base")
+    (held,) = told_of["stopped_by"]
+    assert held.startswith("Stopped by the gate memory delivered of told, told_more: 0 of 4 tasks told")
     went_on = project.looper(*shlex.split(command))
     assert went_on.returncode == 0, went_on.stderr
     run = read_run(project.run)
     assert len([found for found in run.verdicts if found.cell.startswith("base/")]) == 4
+    (told_of,) = json.loads(project.looper("status", "--json").stdout)["runs"]
+    assert told_of["goes_on_with"] is None and told_of["stopped_by"] == [held], (
+        "nothing but what is held up is left"
+    )
+
+
+HALF_TOLD = (
+    plan_of("base", "memory", per_repo=6)
+    .replace("delivered = 0.25", "delivered = 0.5")
+    .replace("per_repo = 4\nlimit = 4", "per_repo = 8\nlimit = 8")
+)
+"""The memory can be told at 4 of 8 tasks, and is at fewer with what the embedded model resolves."""
+
+
+def test_a_gate_that_stopped_a_run_is_named_by_every_view_until_it_is_passed_over_with_what_was_gathered(
+    project: Project,
+) -> None:
+    (project.folder / "experiments" / "learn.toml").write_text(HALF_TOLD)
+    for _ in range(2):  # Who goes on with it asks the gate again.
+        stopped = project.looper("run", "learn")
+        assert stopped.returncode == 69 and '--override memory="…"' in stopped.stderr, stopped.stderr
+    stops = list(read_stream(project.run, "gate_stops", GateStop))
+    assert len(stops) == 2 and {(one.gate, one.arm) for one in stops} == {
+        (StoppingGate.MEMORY_DELIVERED, "memory")
+    }
+    value, least = stops[0].value, stops[0].least
+    assert value is not None and 0 < value < 0.5 == least and stops[0].at
+    name, gathered = project.run.name, len(project.verdicts())
+    held = f"Stopped by the gate memory delivered of memory: {round(8 * value)} of 8 tasks told something, and 50 % are the least"
+    over = f'looper run learn --profile micro --run {name} --override memory="…"'
+    for words in (("status",), ("runs", "show"), ("watch", "--once")):
+        shown = " ".join(project.looper(*words).stdout.split())
+        assert held in shown, (words, shown)
+        assert f"pass it over with: {over}" in shown and f"--run {name} --arm base" in shown
+    foretold = project.looper("plan", "learn", "--profile", "micro").stdout
+    assert re.search(
+        rf"\d+ of 12 attempts at the 6 tasks to learn from succeeded in {name}, which a gate stopped: it will probably fail",
+        foretold,
+    ), foretold
+    lineage = project.looper("lineage", "why").stdout
+    assert held in lineage
+    project.looper("report")
+    assert (
+        held in (project.run / "report.md").read_text() and held in (project.run / "report.html").read_text()
+    )
+    said = project.looper("report", "--verify").stdout
+    assert f"{name}: {gathered} verdicts" in said and ", nothing wrong" in said
+    # A gate that was met cannot have stopped anything.
+    kept = (project.run / "gate_stops.jsonl").read_bytes()
+    (project.run / "gate_stops.jsonl").unlink()
+    stream = Stream(project.run, "gate_stops", GateStop)
+    stream.append(stops[0].model_copy(update={"value": 0.75}))
+    stream.append(stops[0].model_copy(update={"least": 0.4}))
+    stream.close()
+    said = project.looper("report", "--verify").stdout
+    assert "gates that stopped a run, and were met: memory_delivered of memory" in said
+    assert "gates that stopped a run at another threshold than the plan's" in said
+    (project.run / "gate_stops.jsonl").write_bytes(kept)
+    # Only what stopped this run is passed over later; the same words would else begin a run of their own.
+    other = project.looper("run", "learn", "--run", name, "--override", "data=why not")
+    assert other.returncode == 2 and "overrides" in other.stderr
+    passed = project.looper(*shlex.split(over.removeprefix("looper ").replace("…", "to see it")))
+    assert passed.returncode == 0 and "the gate memory is overridden" in passed.stderr, passed.stderr
+    run = read_run(project.run)
+    assert run.finished == run.planned == gathered + 16 and not run.stopped_by
+    assert project.run.name == name and [found.reason for found in run.overrides] == ["to see it"]
+    assert run.failed_arms == {}
+    assert "overridden: to see it" in passed.stdout and held not in project.looper("status").stdout
+    project.looper("report")
+    assert "The gate memory was overridden: to see it." in (project.run / "report.md").read_text()
+    assert "the gate memory was passed over: to see it" in (project.run / "report.html").read_text()
+    assert ", nothing wrong" in project.looper("report", "--verify").stdout
+    again = project.looper("run", "learn")
+    assert again.returncode == 0 and len(read_run(project.run).verdicts) == run.finished
+    assert (project.run / "gate_stops.jsonl").read_bytes() == kept
+    (project.run / "gate_stops.jsonl").unlink()
+    said = project.looper("report", "--verify").stdout
+    assert "gates that were passed over later, and had not stopped the run: memory" in said
 
 
 def test_a_gate_is_passed_over_for_a_reason_that_stands_in_the_record(project: Project) -> None:

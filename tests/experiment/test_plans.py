@@ -87,6 +87,14 @@ def test_exp00_has_its_controls_in_every_profile() -> None:
         ("repetition = 1", "repetition = 1\ntemperature = 0.9", "must equal base in everything"),
         ('scaffold = "terse"', 'scaffold = "fancy"', 'no scaffold "fancy". Use one of: full, terse'),
         ('model = "nano"', 'model = "gpt"', "names no model"),
+        ('role = "base"', 'role = "base"\nmodel = ""', r'exp00.toml:\d+:1: arms.2.model: "" names no model'),
+        ('model = "nano"', 'model = "nano"\noverseer = ""', 'profiles.micro.overseer: "" names no model'),
+        ('title = "Controls"', 'title = " "', r'exp00.toml:\d+:1: title: must not be empty, found " "'),
+        (
+            'factor = "what the arm has learned; for gold and noop the agent itself"',
+            'factor = "\\t"',
+            r"exp00.toml:\d+:1: factor: must not be empty, found ",
+        ),
         ("level = 0", "level = 9", "profiles.micro.tasks.level"),
         (
             "[profiles.micro.limits]",

@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -28,7 +29,7 @@ from looper.records.plan import Contrast
 from looper.records.session import ClusterNode, NodeState, Session
 from looper.records.training import Selection
 from looper.records.trajectory import Observation, ObservationKind, Step
-from looper.records.treatment import Consolidation
+from looper.records.treatment import Consolidation, GateStop, Proof, ProofKind, StoppingGate
 from looper.records.verdict import Outcome, Verdict
 from looper.serve.audit_log import AuditLog
 from looper.serve.pages import DIFF_STEPS
@@ -660,6 +661,42 @@ def test_a_text_that_lies_beside_the_steps_is_searched_as_well(served: Served, r
     with served.browser() as client:
         page = client.get(f"/runs/{folder.name}/search?find=the+needle").text
     assert "4 steps" in page and page.count("<mark>the Needle</mark>") == 4
+
+
+def test_a_gate_that_stopped_a_run_stands_on_its_page_until_its_proof_is_there(
+    served: Served, runs: Path
+) -> None:
+    folder = write_run(runs, judged=lambda cell: not cell.startswith("other"))
+
+    def now() -> tuple[dict[str, Any], str]:
+        with served.program() as client:
+            (run,) = client.get("/status").json()["runs"]
+        with served.browser() as client:
+            return run, client.get(f"/runs/{folder.name}").text
+
+    run, page = now()
+    assert not run["stopped_by"] and "Go on with: <code>" in page
+    subject = "x x"
+    said = "other: x has a window of 9 tokens, and the plan wants 10. Serve <b>another</b>."
+    stops = Stream(folder, "gate_stops", GateStop)
+    stops.append(GateStop(gate=StoppingGate.CONTEXT, arm="other", subject=subject, said=said))
+    run, page = now()
+    assert run["stopped_by"] == [f"Stopped by the gate context: {said[:-1]}"] and not run["stops_again"]
+    assert "wants 10. Serve &lt;b&gt;another&lt;/b&gt;.</p>" in page
+    assert "Once that is put right, go on with: <code>" in page, "a server can be put right"
+    told = {"value": 0.5, "least": 0.9, "said": "1 of 2 tasks told something"}
+    memory = {"gate": StoppingGate.MEMORY_DELIVERED, "arm": "other", "subject": "memory", **told}
+    stops.append(GateStop.model_validate(memory))
+    run, page = now()
+    assert run["goes_on_with"] is None and run["stops_again"] and len(run["stopped_by"]) == 2
+    assert "Pass it over with: <code>" in page and "go on with: <code>" not in page
+    stops.close()
+    proofs = Stream(folder, "proofs", Proof)
+    for kind, what in ((ProofKind.CONTEXT, subject), (ProofKind.MEMORY_DELIVERED, "memory")):
+        proofs.append(Proof(kind=kind, arm="other", subject=what, passed=True, said="it is"))
+    proofs.close()
+    run, page = now()
+    assert not run["stopped_by"] and "Go on with: <code>" in page
 
 
 def test_nodes_of_a_cluster_are_counted_and_those_that_take_no_cells_are_named(

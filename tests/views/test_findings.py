@@ -129,6 +129,8 @@ def run_of(
         verdicts=verdicts,
         consolidations=(),
         proofs=(),
+        gate_stops=(),
+        late_overrides=(),
         likelihoods=(),
         attempt_likelihoods=(),
         sessions=(),

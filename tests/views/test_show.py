@@ -25,10 +25,12 @@ from looper.records.trajectory import (
     ObservationKind,
     Reply,
     Step,
+    StopReason,
     Trajectory,
     Usage,
 )
 from looper.records.treatment import Consolidation
+from looper.views.board import FAILED_ONES, CellQuery, cell_page, next_failed
 from looper.views.diff import arms_data, arms_diff
 from looper.views.findings import difference_text
 from looper.views.lineage import lineage_lines
@@ -118,6 +120,25 @@ def test_failures_of_an_arm_that_must_fail_come_last(tmp_path: Path) -> None:
     write_run(tmp_path / "runs", arms=("nothing", "base"), noop="nothing", tasks=("a__b-1",))
     shown = looper("show", "--failed", cwd=tmp_path).stdout
     assert [line.partition(" ")[0] for line in shown.splitlines()] == ["base/0/a__b-1", "nothing/0/a__b-1"]
+
+
+def test_what_ended_a_rollout_and_the_adapter_that_it_had_stand_with_the_cell(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "runs", end={"stop_reason": StopReason.STEP_LIMIT}, adapter="abc1")
+
+    def shown(*words: str) -> str:
+        return looper("show", *words, cwd=tmp_path, LOOPER_SWE_DATA="").stdout
+
+    assert shown("--failed").splitlines()[0] == "base/0/a__b-1  unresolved: step_limit: a test failed"
+    rows = json.loads(shown("--failed", "--json"))["cells"]
+    assert [(row["cause"], row["stop_reason"]) for row in rows] == [("a test failed", "step_limit")] * 2
+    view = read_run(run)
+    listed = cell_page(view, CellQuery(find="STEP_LIM")).rows
+    assert [row.cause for row in listed] == ["step_limit: a test failed"] * 2 + ["step_limit"] * 2
+    failed = CellQuery(outcome=FAILED_ONES, find="step_lim")
+    assert next_failed(view, "base/0/a__b-1", failed) == "base/0/a__b-2", "as the list has them"
+    assert "── with adapter abc1 ──" in shown("other/0/a__b-1").splitlines()
+    assert "with adapter" not in shown("base/0/a__b-1")
+    assert json.loads(shown("other/0/a__b-1", "--json"))["adapters"] == ["abc1"]
 
 
 def test_cells_and_steps_are_chosen_by_arm_step_and_failure(tmp_path: Path) -> None:

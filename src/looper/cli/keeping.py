@@ -19,7 +19,7 @@ from looper.journal import RunLock, holder_of
 from looper.records.text import counted
 from looper.untrusted import folders_below, remove_tree
 from looper.views.lineage import adapters_of
-from looper.views.live import described
+from looper.views.live import described, go_on_lines
 from looper.views.runs import RunView, find_run, no_run, read_run, read_runs, run_folders
 from looper.views.show import harmless
 
@@ -84,7 +84,7 @@ def _about(run: RunView) -> dict[str, Any]:
         "begun": run.sessions[0].begun if run.sessions else None,
         "bytes": disk_bytes(run.folder),
         "writer": run.writer,
-        "goes_on_with": now["goes_on_with"],
+        **{key: now[key] for key in ("goes_on_with", "stopped_by", "stops_again", "passes_over_with")},
         "damage": now["damage"],
         "models": list(dict.fromkeys(model.name for model in run.manifest.models.values())),
         "arms": [arm.name for arm in plan.arms],
@@ -133,8 +133,7 @@ def show_lines(runs: Path, wanted: str | None, *, as_json: bool) -> Iterator[str
     running = f" in process {run['writer']}" if run["writer"] else ""
     yield f"state: {run['state']}{running}, {run['finished']} of {counted(run['planned'], 'cell')}, begun {_begun(run)} UTC"
     yield from run["damage"]
-    if run["goes_on_with"]:
-        yield f"go on with: {run['goes_on_with']}"
+    yield from go_on_lines(run)
     yield f"folder: {run['folder']}, {size_text(run['bytes'])}"
 
 

@@ -114,7 +114,9 @@ AdapterId = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option(help='Pass over a gate, for a reason that is recorded: data="a pilot". Can be repeated.'),
+    typer.Option(
+        help='Pass over a gate, data, memory or action, for a reason that is recorded: data="a pilot". Can be repeated.'
+    ),
 ]
 Data = Annotated[
     str | None,

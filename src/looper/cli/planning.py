@@ -23,7 +23,7 @@ from looper.metrics.design import effect_of_interest, is_pilot, scope_of, unit_o
 from looper.metrics.registered import ALPHA
 from looper.records.learning import Experience, Learning, Source, TrainingChange, Treatment
 from looper.records.memory import Remembering
-from looper.records.plan import AS_COMPUTED, Arm, Expect, LimitsChange, Metric, Plan, Sampling
+from looper.records.plan import AS_COMPUTED, Arm, Expect, LimitsChange, Metric, Override, Plan, Sampling
 from looper.records.task import Task
 from looper.records.text import counted, listed
 from looper.records.training import AdapterRecord, TrainingSettings
@@ -98,7 +98,7 @@ def plan_lines(options: RunOptions, settings: Settings, *, as_json: bool = False
     yield from time_lines(plan, wanted, len(tasks), cells + gathering, workers, known)
     yield from _memory_lines(prepared, settings, wanted)
     yield from _decision_lines(prepared)
-    yield from _gate_lines(prepared, wanted, settings.runs)
+    yield from _gate_lines(prepared, wanted, settings.runs, options.overrides)
 
 
 def _other_arm_lines(plan: Plan, wanted: Sequence[Arm]) -> Iterator[str]:
@@ -268,7 +268,9 @@ def _decision_lines(prepared: PreparedPlan) -> Iterator[str]:
     )
 
 
-def _gate_lines(prepared: PreparedPlan, wanted: Sequence[Arm], runs: Path) -> Iterator[str]:
+def _gate_lines(
+    prepared: PreparedPlan, wanted: Sequence[Arm], runs: Path, overrides: Sequence[Override]
+) -> Iterator[str]:
     """What is asked before an arm's first task, or while it works."""
     yield "gates: a prompt of full length is read whole; no arm answers without actions"
     plan = prepared.plan
@@ -284,7 +286,7 @@ def _gate_lines(prepared: PreparedPlan, wanted: Sequence[Arm], runs: Path) -> It
             "gates: every adapter is in the model that is served and has seen no evaluated task; those of an arm leave valid "
             "actions within 5 points of base's, on the average"
         )
-    for gate in memory_gates(prepared, learners, runs):
+    for gate in memory_gates(prepared, learners, runs, overrides):
         yield f"gates: {gate.warning if gate.may_stop else gate.said}"
 
 

@@ -26,7 +26,14 @@ from looper.cli.wiring import (
 )
 from looper.errors import LISTED, BadInput
 from looper.experiment.checks import seen_text
-from looper.experiment.feasibility import Selected, data_stops, impossible, told_at_most
+from looper.experiment.feasibility import (
+    Attempted,
+    Selected,
+    data_stops,
+    impossible,
+    told_at_most,
+    told_forecast,
+)
 from looper.experiment.plans import Written
 from looper.experiment.schedule import (
     by_age,
@@ -43,11 +50,23 @@ from looper.journal import read_stream
 from looper.records.base import grouped
 from looper.records.eligibility import Validation
 from looper.records.learning import AGES, Source
-from looper.records.plan import Arm, ArmRole, Cell, Expect, Metric, Override, Plan, RunManifest, TaskSelection
+from looper.records.plan import (
+    Arm,
+    ArmRole,
+    Cell,
+    Expect,
+    Gate,
+    Metric,
+    Override,
+    Plan,
+    RunManifest,
+    TaskSelection,
+)
 from looper.records.task import Task
 from looper.records.text import counted
 from looper.records.training import AdapterRecord
-from looper.views.forecast import MeasuredShare, equal_arms, resolved_by_base, runs_alike
+from looper.views.forecast import MeasuredShare, equal_arms, gathered_at, resolved_by_base, runs_alike
+from looper.views.runs import RunView
 from looper.views.suites import unserved_lines
 
 FEW_TASKS = 100
@@ -147,6 +166,7 @@ def refuse_impossible(
         prepared.left_out,
         prepared.set_aside,
         data_stops(plan, [found.gate for found in overrides]),
+        all(found.gate is not Gate.MEMORY for found in overrides),
     )
     wrong = _said_once([*impossible(selected), *_unsupported(plan, settings.runs)], plan)
     if found := [written.said(said, *path) for path, said in wrong]:
@@ -310,9 +330,9 @@ class MemoryGate:
 
     arm: str
     said: str
-    """At how many tasks it has to, at most can, and probably will."""
+    """At how many tasks it has to, at most can, and probably will, between which numbers, from which run."""
     may_stop: bool
-    """Whether it probably ends the run."""
+    """Whether what is wanted lies above the lower end of the forecast."""
     advice: str
 
     @property
@@ -320,35 +340,69 @@ class MemoryGate:
         return f"{self.said}. {self.advice}"
 
 
-def memory_gates(prepared: PreparedPlan, arms: Sequence[Arm], runs: Path) -> Iterator[MemoryGate]:
-    """Of each arm that is told what it gathers. Attempts are taken to succeed as often as base's did in a run here, or half of them."""
+def memory_gates(
+    prepared: PreparedPlan, arms: Sequence[Arm], runs: Path, overrides: Sequence[Override] = ()
+) -> Iterator[MemoryGate]:
+    """Of each arm that is told what it gathers. What is known of attempts is what a run gathered at these tasks, else how often base
+    resolved others in a run here; nothing stops where the gate is overridden."""
     plan, total, experience = prepared.plan, len(prepared.tasks), prepared.plan.experience
-    learners = [(arm, how) for arm in arms if (how := arm.remembers) is not None and arm.learning is not None]
+    learners = [
+        (arm, how)
+        for arm in arms
+        if (how := arm.remembers) is not None and arm.learning is not None and arm.learning.needs_experience
+    ]
     if experience is None or not learners:
         return
-    known = resolved_by_base(runs_alike(runs, plan), plan)
-    share = 1 - (1 - (0.5 if known is None else known.share)) ** experience.samples
+    views = runs_alike(runs, plan)
+    passed_over = any(found.gate is Gate.MEMORY for found in overrides)
     for arm, how in learners:
-        if not arm.own_learning.needs_experience:
+        source = arm.own_learning.source
+        tasks = prepared.experience.get(source, ())
+        most = told_at_most(experience, how, prepared.tasks, tasks)
+        least = ceil(round(experience.delivered * total, 9))
+        has_to = (
+            f"{arm.name} has to be told something at {least} of {counted(total, 'task')}, "
+            f"{'as the plan has it, which is passed over' if passed_over else 'or the run stops before it'}; "
+            f"it can be at {most} if every task to learn from is resolved"
+        )
+        if source is Source.GOLD:
+            yield MemoryGate(arm.name, has_to, may_stop=False, advice="")
             continue
-        tasks = prepared.experience.get(arm.own_learning.source, ())
-        # Spread evenly, so that each repository has its part of them.
-        some = [task for at, task in enumerate(tasks) if ceil((at + 1) * share) > ceil(at * share)]
-        most, probably = (told_at_most(experience, how, prepared.tasks, one) for one in (tasks, some))
-        least = ceil(experience.delivered * total)
-        as_by = "where half of the attempts succeed" if known is None else f"base would by {known.run}"
-        which = f"{len(some)} of {len(tasks)} are, as {as_by}"
-        certain = arm.own_learning.source is Source.GOLD
+        known, from_what = _known_attempts(views, plan, source, tasks)
+        found = told_forecast(experience, how, prepared.tasks, tasks, known, len(plan.seeds_of(arm)))
+        fails = found.low < least and not passed_over
+        how_sure = "" if not fails else ": it will probably fail" if found.tasks < least else ": it may fail"
         yield MemoryGate(
             arm.name,
-            f"{arm.name} has to be told something at {least} of {counted(total, 'task')}, or the run stops before it; it can be at "
-            f"{most} if every task to learn from is resolved"
-            + ("" if certain else f", at {probably} if {which}"),
-            not certain and probably < least,
-            "That is known once the experience is gathered, no --override passes it over, and another plan gathers again: better change "
+            f"{has_to}, and will be at about {found.tasks:.3g} ({found.low:.3g} to {found.high:.3g}, 95 %), as {from_what}{how_sure}",
+            fails,
+            "That is known once the experience is gathered, and another plan gathers again: better change "
             f"experience.per_repo (now {experience.per_repo}), experience.samples (now {experience.samples}) or experience.delivered (now "
-            f"{experience.delivered:g}) before",
+            f'{experience.delivered:g}) before. With what it has gathered the run goes on by --override memory="…" alone',
         )
+
+
+def _known_attempts(
+    views: Sequence[RunView], plan: Plan, source: Source, tasks: Sequence[Task]
+) -> tuple[Attempted, str]:
+    """What is known of attempts at the tasks to learn from, and from where, in words."""
+    own = gathered_at(views, plan, source, [task.instance_id for task in tasks])
+    if own is not None:
+        of = "" if len(own.of_task) == len(tasks) else f"{len(own.of_task)} of "
+        at = f"{of}the {counted(len(tasks), 'task')} to learn from"
+        stopped = ", which a gate stopped" if own.stopped else ""
+        return (
+            Attempted(own.resolved, own.attempts, own.of_task),
+            f"{own.resolved} of {counted(own.attempts, 'attempt')} at {at} succeeded in {own.run}{stopped}",
+        )
+    known = resolved_by_base(views, plan)
+    if known is None:
+        return Attempted(0, 0), "half of the attempts would succeed, which no run here shows"
+    resolved = round(known.share * known.cells)
+    return (
+        Attempted(resolved, known.cells),
+        f"base resolved {resolved} of {counted(known.cells, 'cell')} at other tasks in {known.run}",
+    )
 
 
 def with_environment(

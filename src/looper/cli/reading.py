@@ -9,7 +9,7 @@ from looper.cli.options import json_line, the_run
 from looper.errors import LISTED, BadInput
 from looper.records.text import counted
 from looper.views.diff import arms_data, arms_diff, rollouts_data, rollouts_diff, runs_data, runs_diff
-from looper.views.live import Projection, described, nodes_text
+from looper.views.live import Projection, described, go_on_lines, nodes_text
 from looper.views.memory import (
     delivery_lines,
     item_lines,
@@ -111,8 +111,7 @@ def status_lines(runs: Path, run: str | Path | None, *, as_json: bool) -> Iterat
         if one["pilot"]:
             yield f"  {one['pilot']}"
         yield from (f"  {line}" for line in one["damage"])
-        if one["goes_on_with"]:
-            yield f"  go on with: {one['goes_on_with']}"
+        yield from (f"  {line}" for line in go_on_lines(one))
         told = [f"{each['phase']} {each['done']} of {each['planned']}" for each in one["phases"]]
         if len(told) > 1:
             yield f"  phases: {', '.join(told)}"

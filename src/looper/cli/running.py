@@ -51,7 +51,8 @@ from looper.records.plan import Cell, Override, Plan, RunManifest
 from looper.records.text import counted
 from looper.records.trajectory import Step
 from looper.records.treatment import ProofKind
-from looper.views.live import resume_command
+from looper.views.findings import stop_lines
+from looper.views.live import goes_on_with, passes_over_with, resume_command
 from looper.views.runs import RunView, read_run, run_folders
 
 
@@ -61,7 +62,8 @@ def dry_run(options: RunOptions, settings: Settings) -> Iterator[str]:
     plan = prepared.plan
     yield from _about(prepared, options.overrides)
     wanted = plan.named_arms(options.arms)
-    yield from (gate.warning for gate in memory_gates(prepared, wanted, settings.runs) if gate.may_stop)
+    gates = memory_gates(prepared, wanted, settings.runs, options.overrides)
+    yield from (gate.warning for gate in gates if gate.may_stop)
     seeds = len(plan.seeds)
     schedule = prepared.schedule(options.arms)
     arms = len({cell.arm for lane in schedule for cell in lane})
@@ -124,6 +126,7 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
             )
         room = cluster.slots(plan.limits) if cluster else None
         joules = stack.enter_context(machine_of(plan, settings, share=options.share_machine))
+        manifest, passed_over = _passed_over_later(manifest, options, settings.runs)
         if options.arms and not options.fresh:
             manifest = _as_begun(manifest, options, settings.runs)
         folder = run_folder(
@@ -140,8 +143,9 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
         stack.callback(ledger.close)
         for found in ledger.damage:
             say(f"damaged record set aside: {found.file} line {found.line}, {found.reason}")
+        manifest, begun = _with_overrides(manifest, ledger.pass_over(passed_over)), manifest
         delivered = {one.arm for one in ledger.proofs.recovered if one.kind is ProofKind.MEMORY_DELIVERED}
-        for gate in memory_gates(prepared, plan.named_arms(options.arms), settings.runs):
+        for gate in memory_gates(prepared, plan.named_arms(options.arms), settings.runs, manifest.overrides):
             if gate.may_stop and gate.arm not in delivered:
                 say(gate.warning)
         workers = options.workers or room or workers_for(plan, None)
@@ -152,10 +156,10 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
         stop.said = f"Interrupted. Finished cells and every recorded step are kept. Go on with: {command}"
         stop.heeded = True
         judged = judged_before(plan, folder, settings, fresh=options.fresh)
-        run_context = site.run_context(models.of, judged, manifest.run_hash())
+        run_context = site.run_context(models.of, judged, begun.run_hash())
         gathers = learners_of(plan, plan.named_arms(options.arms))
         to_evaluate = sum(map(len, prepared.schedule(options.arms))) if gathers else None
-        spec = RunSpec(manifest=manifest, sandbox=options.sandbox, arms=options.arms)
+        spec = RunSpec(manifest=begun, sandbox=options.sandbox, arms=options.arms)
         try:
             run_stages(
                 Staging(
@@ -189,15 +193,16 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
                     similar=similarities(plan),
                 )
             )
-        except MemorySilent:
+        except MemorySilent as error:
             wanted = plan.named_arms(options.arms)
-            others = tuple(arm.name for arm in wanted if arm.remembers is None)
-            if others:
-                without = replace(options, arms=others).going_on(named)
+            others = tuple(arm.name for arm in wanted if arm.name not in error.said)
+            say("What was recorded stays. The same command would stop here again.")
+            if all(given for given, _ in error.said.values()):
                 say(
-                    "What was recorded stays. The same command would stop here again; the arms that are told nothing go on with: "
-                    f"{without}"
+                    f'With a reason in place of the dots, all of it goes on with: {command} --override memory="…"'
                 )
+            if others:
+                say(f"The other arms go on with: {replace(options, arms=others).going_on(named)}")
             raise
         except InfrastructureError:
             if any(True for _ in read_stream(folder, "steps", Step)):
@@ -223,6 +228,26 @@ def _must_be_of(plan: Plan, view: RunView, options: RunOptions) -> None:
             f"{view.folder} is a run of {view.manifest.plan.name}, and {plan.name} is asked for. Go on with that run: "
             f"{resume_command(view)}; or begin a new one: {options.anew()}"
         )
+
+
+def _passed_over_later(
+    manifest: RunManifest, options: RunOptions, runs: Path
+) -> tuple[RunManifest, tuple[Override, ...]]:
+    """The manifest of the run to go on with without those of its overrides that were not given when it was begun, and are of gates that
+    stopped it since, and these: they change nothing of what was gathered before, and are recorded by themselves."""
+    if not options.run:
+        return manifest, ()
+    view = the_run(runs, options.run)
+    may = {stop.gate.override for stop in view.gate_stops}
+    known = view.manifest.overrides
+    later = tuple(each for each in manifest.overrides if each not in known and each.gate in may)
+    return manifest.model_copy(
+        update={"overrides": tuple(each for each in manifest.overrides if each not in later)}
+    ), later
+
+
+def _with_overrides(manifest: RunManifest, more: Sequence[Override]) -> RunManifest:
+    return manifest.model_copy(update={"overrides": (*manifest.overrides, *more)})
 
 
 def _as_begun(manifest: RunManifest, options: RunOptions, runs: Path) -> RunManifest:
@@ -339,7 +364,7 @@ def run_folder(
         )
         say(
             f"this is a run of its own; the unfinished {view.folder.name}{others} stays as it is. What differs: "
-            f"{differences(view.manifest, asked, most=2)}. {_put_back(view, typed, file, 'If that one is meant, put')}Go on with that one{needs}: {resume_command(view)}"
+            f"{differences(view.manifest, asked, most=2)}. {_put_back(view, typed, file, 'If that one is meant, put')}{_onward(view, needs)}"
         )
     done = [view for view in alike if view.finished == view.planned]
     for view in [view for view in done if _without_words(view.manifest) == _without_words(manifest)][-1:]:
@@ -349,6 +374,17 @@ def run_folder(
             f"nothing again, press Ctrl-C and put those words back in {file}"
         )
     return runs / name
+
+
+def _onward(view: RunView, needs: str) -> str:
+    """What is said of an unfinished run beside another: the command that goes on with it, where a gate holds it up the one that passes that over."""
+    over = passes_over_with(view)
+    if over is not None:
+        return f"A gate stopped it, and what it gathered is used by no other run. Passed over for a reason, it goes on{needs}: {over}"
+    command = goes_on_with(view)
+    return (
+        f"Go on with that one{needs}: {command}" if command else f"A gate stopped it: {stop_lines(view)[0]}"
+    )
 
 
 def _asked(manifest: RunManifest) -> tuple[Plan, tuple[Override, ...]]:

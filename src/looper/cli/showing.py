@@ -16,12 +16,12 @@ from looper.records.plan import arm_of, task_id_of
 from looper.records.text import counted
 from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import Outcome
-from looper.views.board import as_failures
+from looper.views.board import as_failures, why_text
 from looper.views.index import steps_of
 from looper.views.memory import memory_items, why_nothing
 from looper.views.runs import RunView, find_run
 from looper.views.show import Prompt, ending_text, harmless, prompt_text, step_text
-from looper.views.trajectory import went_wrong
+from looper.views.trajectory import adapters_for, went_wrong
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ def show_cell(
     ends = [end for end in view.trajectories if end.cell == cell]
     end, verdict = ends[-1] if ends else None, view.final.get(cell)
     prompt = prompt_of(settings, view, cell, end, every) if options.step is None else None
+    adapters = adapters_for(view, cell)
     nothing = why_nothing(view, end) if end is not None and options.step is None else ""
     if as_json:
         yield json_line(
@@ -74,6 +75,7 @@ def show_cell(
                 "cell": cell,
                 "prompt": prompt,
                 "told_nothing": nothing or None,
+                "adapters": adapters,
                 "steps": steps,
                 "end": end,
                 "verdict": verdict,
@@ -82,6 +84,8 @@ def show_cell(
         return
     if prompt is not None:
         yield prompt_text(prompt, whole=options.whole)
+    if options.step is None:
+        yield from (f"── with adapter {name} ──" for name in adapters)
     if nothing:
         yield f"── memory told nothing: {nothing} ──"
     yield from map(step_text, steps)
@@ -107,14 +111,17 @@ def _cell_lines(view: RunView, cells: Sequence[str], *, failed: bool, as_json: b
                 "gathers": cell in gathers,
                 "outcome": found.outcome if found else None,
                 "cause": found.cause if found else None,
+                "stop_reason": end.stop_reason
+                if found and (end := view.ends.get((cell, found.attempt)))
+                else None,
             }
             for cell, found in shown.items()
         ]
         yield json_line({"run": view.folder.name, "cells": rows})
         return
     for cell, found in shown.items():
-        cause = f": {harmless(found.cause)}" if failed and found is not None and found.cause else ""
-        yield f"{cell}  {found.outcome.value if found else 'to do'}{cause}"
+        why = harmless(why_text(view, found)) if failed and found is not None else ""
+        yield f"{cell}  {found.outcome.value if found else 'to do'}{': ' if why else ''}{why}"
     if shown and gathers:
         learning = len(gathers & shown.keys())
         yield f"{counted(len(shown) - learning, 'cell')} to evaluate, {counted(learning, 'cell')} to gather experience"

@@ -44,7 +44,7 @@ from looper.records.training import (
 )
 from looper.training.examples import trajectory_examples
 from looper.training.select import Attempt, preference_pairs, select
-from looper.views.live import resume_command
+from looper.views.live import goes_on_with, resume_command
 from looper.views.runs import RunView
 
 
@@ -216,7 +216,7 @@ def _unfinished(view: RunView, arms: Sequence[str], split: Collection[str]) -> s
     how = (
         "It is running"
         if view.writer is not None
-        else f"Go on with it first: {resume_command(view, of_what_is_left=True)}"
+        else f"Go on with it first: {goes_on_with(view) or resume_command(view)}"
     )
     return f"{view.folder.name} is unfinished: {left} of {counted(len(cells), 'cell')} to learn from have no end yet. {how}"
 

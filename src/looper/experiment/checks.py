@@ -238,13 +238,21 @@ def measure_retention(
     )
 
 
-def check_memory(deliveries: Sequence[Delivery], arm: str, least: float) -> Proof:
-    """That an arm's memory has something to say to at least this share of its tasks. Raises MemorySilent."""
-    given = sum(found.says for found in deliveries)
-    if deliveries and given / len(deliveries) < least:
-        raise memory_silent({arm: (given, len(deliveries))}, least)
-    said = f"{given} of {len(deliveries)} tasks are told something"
-    return Proof(kind=ProofKind.MEMORY_DELIVERED, arm=arm, subject="memory", passed=True, said=said)
+def check_memory(deliveries: Sequence[Delivery], arm: str, least: float, *, stops: bool = True) -> Proof:
+    """Whether an arm's memory has something to say to at least this share of its tasks. Raises MemorySilent where it has not and that
+    `stops`, and wherever it has to none."""
+    given, total = sum(found.says for found in deliveries), len(deliveries)
+    passed = not deliveries or given / total >= least
+    if not passed and (stops or not given):
+        raise memory_silent({arm: (given, total)}, least)
+    return Proof(
+        kind=ProofKind.MEMORY_DELIVERED,
+        arm=arm,
+        subject="memory",
+        passed=passed,
+        stops=passed or stops,
+        said=f"{given} of {len(deliveries)} tasks are told something",
+    )
 
 
 def memory_silent(said: Mapping[str, tuple[int, int]], least: float) -> MemorySilent:
@@ -255,12 +263,17 @@ def memory_silent(said: Mapping[str, tuple[int, int]], least: float) -> MemorySi
     )
     share = min(math.floor(100 * given / total) / 100 for given, total in said.values())
     lower = f", lower experience.delivered to {share:g} or less" if share else ""
+    # What is told nothing at all is base, whatever the reason.
+    over = (
+        'Pass it over for a reason, which every report then names: --override memory="…". ' if share else ""
+    )
     which = "the arm" if len(said) == 1 else "these arms"
     return MemorySilent(
-        f"{told}; to the others {which} would be base under another name, and {100 * least:.0f} % are the least (experience.delivered). No "
-        "--override passes this over. In the plan, set more tasks aside (experience.per_repo) or try each more often "
-        f"(experience.samples){lower}, or leave {which} out: that is another plan, and a new run.",
+        f"{told}; to the others {which} would be base under another name, and {100 * least:.0f} % are the least (experience.delivered). "
+        f"{over}{'Or in' if over else 'In'} the plan, set more tasks aside (experience.per_repo) or try each more often "
+        f"(experience.samples){lower}, or leave {which} out: that is another plan, and a new run that gathers again.",
         said,
+        least,
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from looper.agent.prompt import opening
-from looper.errors import BadInput
+from looper.errors import BadInput, TooLittle
 from looper.experiment.material import Ask, ExperienceLibrary, Material, delivered, next_repo
 from looper.experiment.pools import HELD_OUT, Pools, combined, read_attempts
 from looper.journal import read_stream
@@ -25,7 +25,7 @@ from looper.records.question import AnsweredQuestion
 from looper.records.task import Task
 from looper.records.training import AdapterRecord, Example, Make, TrainingEvent, TrainingRequest
 from looper.records.trajectory import ModelIdentity
-from looper.records.treatment import Consolidation
+from looper.records.treatment import Consolidation, GateStop, StoppingGate
 from looper.training.strategies import TrainingContext, TrainingOutcome, learn
 
 ALL = ""
@@ -47,6 +47,8 @@ class ConsolidationContext:
     remember: Callable[[MemoryItem], None]
     record: Callable[[Consolidation], None]
     asked: Callable[[AnsweredQuestion], None]
+    stopped: Callable[[GateStop], None]
+    """Of what there was too little for. Called from several threads."""
     ask: Ask
     similar: Mapping[str, Similarity] = field(default_factory=dict)
     """For retrieval, by the name that settings give it; BM25 for a name that is not here."""
@@ -130,7 +132,7 @@ def consolidate(
 ) -> Treatments:
     """Make what is not there yet of the records in `folder`, for the arms' round `number`.
 
-    Raises BadInput where a repository has too few successes to learn from.
+    Raises TooLittle where a repository has too few successes to learn from.
     """
     plan = manifest.plan
     if plan.experience is None or not plan.sources:
@@ -217,7 +219,28 @@ class _Consolidator:
     done: Mapping[Key, Consolidation]
 
     def do(self, job: ConsolidationKey) -> tuple[Consolidation, list[MemoryItem], list[AnsweredQuestion]]:
+        """Raises TooLittle, once that is told."""
         arm, seed, repo = job
+        try:
+            return self._done(arm, seed, repo)
+        except TooLittle as error:
+            self.context.stopped(
+                GateStop(
+                    gate=StoppingGate.MATERIAL if error.least is None else StoppingGate.DATA,
+                    arm=arm.name,
+                    seed=seed,
+                    repo=repo,
+                    round=self.number,
+                    value=error.value,
+                    least=error.least,
+                    said=error.said,
+                )
+            )
+            raise
+
+    def _done(
+        self, arm: Arm, seed: int, repo: str
+    ) -> tuple[Consolidation, list[MemoryItem], list[AnsweredQuestion]]:
         learning = arm.own_learning
         begun = time.monotonic()
         items: list[MemoryItem] = []

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import takewhile
@@ -22,13 +22,13 @@ from looper.records.base import Record, grouped
 from looper.records.job import Event, ResumeState
 from looper.records.likelihood import AttemptLikelihood, Likelihood
 from looper.records.memory import MemoryItem, Reverted
-from looper.records.plan import Cell, RunManifest
+from looper.records.plan import Cell, LateOverride, Override, RunManifest
 from looper.records.question import AnsweredQuestion, Rating
 from looper.records.seal import LATER, Seal, SealedFile
 from looper.records.session import ClusterNode, NodeState, Session, Trained
 from looper.records.training import TrainingEvent
 from looper.records.trajectory import Step, Trajectory
-from looper.records.treatment import Consolidation, Proof
+from looper.records.treatment import Consolidation, GateStop, Proof
 from looper.records.verdict import Verdict, final_verdicts
 from looper.untrusted import current_folder
 
@@ -82,6 +82,8 @@ class Ledger:
             self.questions = self._open("questions", AnsweredQuestion)
             self.memory = self._open("memory", MemoryItem)
             self.proofs = self._open("proofs", Proof)
+            self._gate_stops = self._open("gate_stops", GateStop)
+            self._late_overrides = self._open("late_overrides", LateOverride)
             self.likelihoods = self._open("likelihoods", Likelihood)
             self.attempt_likelihoods = self._open("attempt_likelihoods", AttemptLikelihood)
             self._seals = self._open("seals", Seal)
@@ -111,7 +113,7 @@ class Ledger:
             Session(
                 pid=os.getpid(),
                 workers=workers,
-                begun=datetime.now(UTC).isoformat(timespec="seconds"),
+                begun=_now(),
                 done_before=len(ended),
                 command=command,
                 where=current_folder(),
@@ -120,8 +122,19 @@ class Ledger:
 
     def node(self, node: str, address: str, state: NodeState, said: str) -> None:
         """Keep what became of a machine of a cluster."""
-        at = datetime.now(UTC).isoformat(timespec="seconds")
-        self._nodes.append(ClusterNode(node=node, address=address, state=state, said=said, at=at))
+        self._nodes.append(ClusterNode(node=node, address=address, state=state, said=said, at=_now()))
+
+    def stopped(self, found: GateStop) -> None:
+        """Keep which gate ends this process, and when that was."""
+        self._gate_stops.append(found.model_copy(update={"at": _now()}))
+
+    def pass_over(self, found: Sequence[Override]) -> tuple[Override, ...]:
+        """Keep that these gates are passed over from now on; all that have been since the run was begun."""
+        known = [Override(gate=each.gate, reason=each.reason) for each in self._late_overrides.recovered]
+        new = [each for each in found if all(each.gate is not one.gate for one in known)]
+        for each in new:
+            self._late_overrides.append(LateOverride(gate=each.gate, reason=each.reason, at=_now()))
+        return (*known, *new)
 
     def trained(self, what: str, event: TrainingEvent) -> None:
         """Keep how far a training is: of its losses one a second, and the last."""
@@ -165,7 +178,7 @@ class Ledger:
             )
         self._seals.append(
             Seal(
-                ended=datetime.now(UTC).isoformat(timespec="seconds"),
+                ended=_now(),
                 files=files,
                 adapters=dict(adapters),
                 energy_j=None if self._past else energy_j,
@@ -176,6 +189,11 @@ class Ledger:
         for stream in self._streams:
             stream.close()
         self._lock.close()
+
+
+def _now() -> str:
+    """UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def nothing_done(folder: Path) -> bool:

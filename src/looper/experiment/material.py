@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from looper.agent.actions import parse, render
 from looper.agent.prompt import opening, question
-from looper.errors import BadInput, TreatmentMissing
+from looper.errors import BadInput, TooLittle, TreatmentMissing
 from looper.experiment.pools import HELD_OUT, Pools, combined
 from looper.memory.deliver import deliver
 from looper.memory.distil import distil
@@ -82,7 +82,7 @@ class ExperienceLibrary:
         self._similar, self._minimum, self._ask = similar, minimum_tasks, ask
 
     def of(self, arm: Arm, seed: int, repo: str, number: int = 1, writer: str = "") -> Material:
-        """For an arm's round `number`; `writer` is the adapter of whoever answers questions. Raises BadInput where there is
+        """For an arm's round `number`; `writer` is the adapter of whoever answers questions. Raises TooLittle where there is
         too little."""
         learning = arm.own_learning
         attempts, selection = self._successes(arm, learning, seed, repo, number)
@@ -121,7 +121,7 @@ class ExperienceLibrary:
         return [next_repo(repo, self.repos) if arm.own_learning.elsewhere else repo]
 
     def selection(self, arm: Arm, seed: int, repo: str, number: int = 1) -> tuple[int, Selection]:
-        """How many attempts an arm's round takes, and what became of all that it looks at. Raises BadInput as `of` does."""
+        """How many attempts an arm's round takes, and what became of all that it looks at. Raises TooLittle as `of` does."""
         found = [
             self._successes(arm, arm.own_learning, seed, each, number) for each in self.learned_in(arm, repo)
         ]
@@ -133,9 +133,13 @@ class ExperienceLibrary:
         pool = self._pools.of(learning.source, seed, repo, arm, number)
         taken = len(pool.selection.tasks) if pool else 0
         if pool is None or taken < self._minimum:
-            raise BadInput(
-                f"{arm.name}: {repo} has {taken} resolved training tasks with seed {seed}, and the plan wants "
-                f'{self._minimum}. Give it more samples or tasks, or go on for a reason: --override data="…".'
+            has = f"{repo} has {taken} resolved training tasks with seed {seed}"
+            raise TooLittle(
+                f"{arm.name}: {has}, and the plan wants "
+                f'{self._minimum}. Give it more samples or tasks, or go on for a reason: --override data="…".',
+                said=has,
+                value=taken,
+                least=self._minimum,
             )
         # What an arm gathers in rounds of its own is its treatment; before that all learn from the same amount.
         count = len(pool.attempts) if number > 1 else self._pools.matched(self._plan, seed, repo)
@@ -148,7 +152,7 @@ class ExperienceLibrary:
         return taken_ones, pool.selection
 
     def _told(self, arm: Arm, attempts: Sequence[Attempt], writer: str) -> tuple[Example, ...]:
-        """The successes in the arm's format. Raises BadInput where one gives no text at all: none is lost in silence."""
+        """The successes in the arm's format. Raises TooLittle where one gives no text at all: none is lost in silence."""
         learning = arm.own_learning
         system = arm.scaffold.system.strip("\n")
         found: list[Example] = []
@@ -161,7 +165,7 @@ class ExperienceLibrary:
             if learning.format is Format.SELF_QA:
                 told = self._answered(arm, attempt, task, told, writer)
             if not told:
-                raise BadInput(
+                raise TooLittle(
                     f"{arm.name}: the success {attempt.trajectory.cell} gives no text in the format "
                     f"{learning.format.value}. Use another format, or leave its task out."
                 )
@@ -248,7 +252,7 @@ class ExperienceLibrary:
         pool = self._pools.of(arm.own_learning.source, seed, repo)
         pairs = [pair for pair in pool.pairs if pair[0] in attempts] if pool else []
         if not pairs:
-            raise BadInput(
+            raise TooLittle(
                 f"{arm.name}: with seed {seed} no task of {repo} was both resolved and failed, so there is "
                 "nothing to prefer. Give the experience more samples."
             )
@@ -283,7 +287,7 @@ class ExperienceLibrary:
                 begin = partial(opening, scaffold=arm.scaffold, memory=given)
                 teachers += trajectory_examples([attempt], self._tasks, begin, render)
         if not kept:
-            raise BadInput(
+            raise TooLittle(
                 f"{arm.name}: with seed {seed} no success in {repo} has an earlier one to remember, so the teacher knows "
                 "nothing that the arm does not. Give the experience more tasks."
             )

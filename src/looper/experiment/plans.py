@@ -29,6 +29,7 @@ from pydantic import (
     ValidationInfo,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from looper.agent.scaffold import packaged_scaffold
 from looper.errors import BadInput, possible
@@ -98,6 +99,14 @@ class _Closed(BaseModel):
     record: ClassVar[type[BaseModel]]
 
 
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        # As of an empty one.
+        raise PydanticCustomError("string_too_short", "must not be empty")
+    return text
+
+
+Sentence = Annotated[str, Field(min_length=1), AfterValidator(_not_blank)]
 LONGEST_NAME = 64
 """Characters of an arm's name."""
 
@@ -224,11 +233,11 @@ def _names_are_short(choices: tuple[Choice, ...]) -> tuple[Choice, ...]:
 class ExperimentText(_Closed):
     record = Plan
 
-    title: Annotated[str, Field(min_length=1, examples=["What a memory is worth"])]
+    title: Annotated[Sentence, Field(examples=["What a memory is worth"])]
     hypothesis: Annotated[
-        str, Field(min_length=1, examples=["Lessons from earlier tasks of a repository help there."])
+        Sentence, Field(examples=["Lessons from earlier tasks of a repository help there."])
     ]
-    factor: Annotated[str, Field(min_length=1, examples=["whether lessons are in the prompt"])]
+    factor: Annotated[Sentence, Field(examples=["whether lessons are in the prompt"])]
     arms: Annotated[tuple[_ArmText, ...], Field(min_length=1)]
     contrasts: tuple[_ContrastText, ...] = ()
     choices: Annotated[tuple[Choice, ...], AfterValidator(_names_are_short)] = ()
@@ -640,13 +649,17 @@ class _Making:
         `overseer` is the profile's."""
         learning, profile = arm.learning, self.profile
         overseer = None
-        if profile.overseer:
+        if profile.overseer is not None:
             with _at(self.layers, ("overseer",)):
                 overseer = parse_model(profile.overseer)
         if learning is not None and learning.treatment is Treatment.OVERSIGHT and learning.overseer is None:
             learning = learning.model_copy(update={"overseer": overseer})
         with self._of("model", arm.model, at):
-            model = parse_model(arm.model or profile.model) if arm.model != OVERSEER else overseer
+            model = (
+                overseer
+                if arm.model == OVERSEER
+                else parse_model(profile.model if arm.model is None else arm.model)
+            )
             if model is None:
                 raise BadInput(
                     f"{arm.name}: its model is the overseer, so the profile needs one: overseer = NAME."

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from looper.errors import Cancelled, MemorySilent
+from looper.errors import Cancelled, LooperError, MemorySilent, ModelUnfit, PromptCut, TreatmentMissing
 from looper.experiment.checks import (
     check_action_gate,
     check_adapter,
@@ -24,7 +24,8 @@ from looper.experiment.staging import Staging
 from looper.protocols import Trainer
 from looper.records.learning import Treatment
 from looper.records.plan import Arm, Gate
-from looper.records.treatment import Proof, ProofKind
+from looper.records.text import counted
+from looper.records.treatment import GateStop, Proof, ProofKind, StoppingGate
 
 
 def check_contexts(run: Staging, arms: Sequence[Arm]) -> None:
@@ -43,35 +44,54 @@ def check_contexts(run: Staging, arms: Sequence[Arm]) -> None:
 
 
 def _once(run: Staging, kind: ProofKind, arm: str, subject: str, prove: Callable[[], Proof]) -> Proof:
-    """A proof of this run: the one on record, or a new one."""
+    """A proof of this run: the one on record, or a new one. What does not pass is recorded as what stopped the run."""
     for proof in run.proved:
         if (proof.kind, proof.arm, proof.subject) == (kind, arm, subject):
             return proof
     if run.stop.is_set():
         raise Cancelled
-    with run.during(f"{arm}: checking the {kind.value.replace('_', ' ')}"):
-        proof = prove()
+    try:
+        with run.during(f"{arm}: checking the {kind.value.replace('_', ' ')}"):
+            proof = prove()
+    except (TreatmentMissing, PromptCut, ModelUnfit) as error:
+        _record_stop(run, StoppingGate(kind.value), arm, subject, error)
+        raise
     run.ledger.proofs.append(proof)
     run.proved.append(proof)
     return proof
+
+
+def _record_stop(run: Staging, gate: StoppingGate, arm: str, subject: str, error: LooperError) -> None:
+    found = GateStop(gate=gate, arm=arm, subject=subject, said=f"{error}")
+    if isinstance(error, MemorySilent):
+        ((given, total),) = error.said.values()
+        figures = {
+            "value": given / total,
+            "least": error.least,
+            "said": f"{given} of {counted(total, 'task')} told something",
+        }
+        found = found.model_copy(update=figures)
+    run.ledger.stopped(found)
 
 
 SAID_EVERY_S = 10.0
 
 
 class AdaptersChecked:
-    """How many of the adapters have been checked, said now and then: with many repositories it takes minutes."""
+    """How many of the adapters have been checked, said now and then: with many repositories it takes minutes. Where that was begun, it is
+    said of the last one too."""
 
     def __init__(
         self, total: int, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._total, self._say, self._clock, self._done = total, say, clock, 0
-        self._said = clock()
+        self._said, self._told = clock(), False
 
     def one_more(self) -> None:
         self._done += 1
-        if self._clock() - self._said >= SAID_EVERY_S:
-            self._said = self._clock()
+        over = self._done == self._total and self._told
+        if over or self._clock() - self._said >= SAID_EVERY_S:
+            self._said, self._told = self._clock(), True
             self._say(f"adapters checked: {self._done} of {self._total}")
 
 
@@ -84,9 +104,9 @@ def check_treatments(
     failed = set()
     repos = len({run.tasks[name].repo for name in run.manifest.tasks})
     adapted = [arm for arm in arms if arm.has_adapter]
-    counted = AdaptersChecked(sum(len(run.manifest.plan.seeds_of(arm)) * repos for arm in adapted), run.say)
+    checked = AdaptersChecked(sum(len(run.manifest.plan.seeds_of(arm)) * repos for arm in adapted), run.say)
     for arm in arms:
-        if arm.has_adapter and trainer and not _check_adapters(run, arm, treatments, trainer, counted):
+        if arm.has_adapter and trainer and not _check_adapters(run, arm, treatments, trainer, checked):
             failed.add(arm.name)
     return frozenset(failed)
 
@@ -104,7 +124,7 @@ def _check_memories(run: Staging, arms: Sequence[Arm], treatments: Treatments) -
 
         def prove(arm: Arm = arm) -> Proof:
             deliveries = [treatments.memory(arm, seed, task) for seed in plan.seeds_of(arm) for task in tasks]
-            return check_memory(deliveries, arm.name, least)
+            return check_memory(deliveries, arm.name, least, stops=run.manifest.stops(Gate.MEMORY))
 
         try:
             _once(run, ProofKind.MEMORY_DELIVERED, arm.name, "memory", prove)
@@ -114,8 +134,17 @@ def _check_memories(run: Staging, arms: Sequence[Arm], treatments: Treatments) -
         raise memory_silent(silent, least)
 
 
+def _check_unseen(run: Staging, arm: Arm, adapter: str, trainer: Trainer) -> None:
+    """Raises TreatmentMissing."""
+    try:
+        check_split(trainer.load(adapter), run.manifest.tasks, arm.name)
+    except TreatmentMissing as error:
+        _record_stop(run, StoppingGate.UNSEEN, arm.name, adapter, error)
+        raise
+
+
 def _check_adapters(
-    run: Staging, arm: Arm, treatments: Treatments, trainer: Trainer, counted: AdaptersChecked
+    run: Staging, arm: Arm, treatments: Treatments, trainer: Trainer, checked: AdaptersChecked
 ) -> bool:
     """Whether the arm may run: each of its adapters is in the model, and with them the model still speaks the protocol."""
     plan = run.manifest.plan
@@ -126,7 +155,7 @@ def _check_adapters(
         for repo in sorted({run.tasks[name].repo for name in run.manifest.tasks}):
             task = next(run.tasks[name] for name in run.manifest.tasks if run.tasks[name].repo == repo)
             adapter = treatments.adapter(arm, seed, repo)
-            check_split(trainer.load(adapter), run.manifest.tasks, arm.name)
+            _check_unseen(run, arm, adapter, trainer)
             model, base = run.adapted(arm, adapter), run.adapted(arm, "")
             prompts = treatments.prompts(seed, repo)
             arrived = partial(check_adapter, model, base, prompts, arm.name, adapter, zero=zero)
@@ -146,7 +175,7 @@ def _check_adapters(
                     plan.limits_of(arm),
                 )
                 speaks.append(_once(run, ProofKind.VALID_ACTIONS, arm.name, adapter, valid))
-            counted.one_more()
+            checked.one_more()
     if not speaks:
         return True
     gate = partial(check_action_gate, speaks, arm.name, stops=run.manifest.stops(Gate.ACTION))

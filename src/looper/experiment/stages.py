@@ -59,6 +59,7 @@ def run_stages(run: Staging) -> None:
             remember=run.ledger.memory.append,
             record=record,
             asked=run.ledger.questions.append,
+            stopped=run.ledger.stopped,
             ask=partial(_ask_base, run),
             similar=run.similar,
         )

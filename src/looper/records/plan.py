@@ -422,6 +422,8 @@ class Gate(StrEnum):
 
     DATA = "data"
     """Enough resolved tasks to learn from."""
+    MEMORY = "memory"
+    """An arm's memory has something to say to enough of its tasks; to none it is never enough."""
     ACTION = "action"
     """An adapter leaves valid actions nearly as frequent as base's, on held-out prompts and at work."""
     POWER = "power"
@@ -760,6 +762,13 @@ class Override(Record):
 
     gate: Gate
     reason: Annotated[str, Field(min_length=1)]
+
+
+class LateOverride(Override):
+    """One that was given where a run was gone on with that this gate had stopped: what was gathered stays, and the run is the same."""
+
+    at: str
+    """UTC, ISO 8601."""
 
 
 class RunManifest(Record):

@@ -4,6 +4,7 @@ from enum import StrEnum
 
 from looper.records.base import Count, Positive, Record, Seconds
 from looper.records.learning import Treatment
+from looper.records.plan import Gate
 from looper.records.training import Selection
 
 
@@ -79,3 +80,61 @@ class Proof(Record):
     before: float | None = None
     """Of base, where something was measured; None elsewhere."""
     after: float | None = None
+
+
+class StoppingGate(StrEnum):
+    """A gate that ends a run, and not one arm of it, before what the run is for."""
+
+    DATA = "data"
+    """Enough resolved tasks of each repository to learn from. Figures are tasks."""
+    MATERIAL = "material"
+    """Something of the kind that an arm learns from: pairs to prefer, texts in its format. Without figures."""
+    CONTEXT = "context"
+    """As the proof of that name, like the next two. Without figures."""
+    ADAPTER_ARRIVED = "adapter_arrived"
+    ZERO_IS_BASE = "zero_is_base"
+    UNSEEN = "unseen"
+    """An adapter has seen no evaluated task. Without figures."""
+    MEMORY_DELIVERED = "memory_delivered"
+    """As the proof of that name. Figures are shares of tasks."""
+
+    @property
+    def is_of_the_records(self) -> bool:
+        """Whether it is answered by what a run has recorded, and so again in the same way; else by servers and files, which can be put right."""
+        return self in (
+            StoppingGate.DATA,
+            StoppingGate.MATERIAL,
+            StoppingGate.UNSEEN,
+            StoppingGate.MEMORY_DELIVERED,
+        )
+
+    @property
+    def override(self) -> Gate | None:
+        """The gate that `--override` knows it by; None for one that nothing passes over."""
+        return {StoppingGate.DATA: Gate.DATA, StoppingGate.MEMORY_DELIVERED: Gate.MEMORY}.get(self)
+
+
+class GateStop(Record):
+    """A gate that ended a run. Whoever goes on with it asks again, and what passes then takes the place of this."""
+
+    gate: StoppingGate
+    arm: str
+    seed: Count | None = None
+    """With this and the next two it is about one consolidation; None where it is about an arm as a whole."""
+    repo: str = ""
+    """As in `Consolidation`."""
+    round: Positive = 1
+    subject: str = ""
+    """As in `Proof`."""
+    value: float | None = None
+    """What was measured, in the gate's unit; None where the gate has no figure."""
+    least: float | None = None
+    """What was wanted, likewise."""
+    said: str
+    """The finding in words, with its figures."""
+    at: str = ""
+    """UTC, ISO 8601."""
+
+    @property
+    def key(self) -> tuple[StoppingGate, str, int | None, str, int, str]:
+        return self.gate, self.arm, self.seed, self.repo, self.round, self.subject

@@ -294,6 +294,7 @@ class Pages:
         among = _cell_query(dict(parse_qsl(asked.get("among", ""))))
         steps, earlier = tried(run, cell)
         made = consolidations_of(run, cell.name)
+        brought = next((arm.model.adapter for arm in run.manifest.plan.arms if arm.name == mine), "")
         return page(
             request,
             "trajectory",
@@ -311,7 +312,8 @@ class Pages:
             tried_before=earlier,
             made=made,
             drawn=drawn_for(run, arm_of(cell.name)),
-            cards={one.adapter: self._card(one.adapter) for one in made if one.adapter},
+            brought=brought,
+            cards={name: self._card(name) for name in (brought, *(one.adapter for one in made)) if name},
             next_failed=next_failed(run, cell.name, among),
             among=_among(among),
             steps=found,

@@ -15,6 +15,7 @@ from looper.metrics.registered import DECIDED
 from looper.records.base import grouped
 from looper.records.plan import Metric, arm_of
 from looper.records.text import counted
+from looper.records.trajectory import StopReason
 from looper.records.verdict import Outcome, Verdict
 from looper.views.findings import (
     arm_rows,
@@ -82,6 +83,7 @@ class CellRow:
     outcome: str
     """`AT_WORK` or `TO_DO` where there is none yet."""
     cause: str
+    """As `why_text` has it."""
     steps: int | None
     tokens: int | None
     """Of prompts and replies together; None where they were not counted."""
@@ -148,7 +150,7 @@ def next_failed(run: RunView, cell: str = "", wanted: CellQuery = CellQuery()) -
     names = [
         name
         for name in as_failures(run, listed_cells(run))
-        if name == cell or ((found := run.final.get(name)) is not None and _is_failure(found, wanted))
+        if name == cell or ((found := run.final.get(name)) is not None and _is_failure(run, found, wanted))
     ]
     at = names.index(cell) + 1 if cell in names else 0
     return next((name for name in names[at:] + names[:at] if name != cell), None)
@@ -189,8 +191,18 @@ def only_experience(run: RunView) -> dict[str, int]:
     return {name: ended[name] for name in run.gathering if ended[name]}
 
 
-def _is_failure(found: Verdict, wanted: CellQuery) -> bool:
-    return found.outcome in FAILED and _is_asked(found.cell, found.outcome.value, found.cause, wanted)
+def why_text(run: RunView, found: Verdict) -> str:
+    """Why a cell ended as it did: what ended its rollout, where that was not the agent, and what the verdict says; empty where it is
+    resolved and the agent ended it."""
+    end = run.ends.get((found.cell, found.attempt))
+    by_itself = end is None or end.stop_reason in (StopReason.DONE, StopReason.IMPORTED)
+    return ": ".join(filter(None, ("" if by_itself or end is None else end.stop_reason.value, found.cause)))
+
+
+def _is_failure(run: RunView, found: Verdict, wanted: CellQuery) -> bool:
+    return found.outcome in FAILED and _is_asked(
+        found.cell, found.outcome.value, why_text(run, found), wanted
+    )
 
 
 def _is_asked(name: str, outcome: str, cause: str, wanted: CellQuery) -> bool:
@@ -214,7 +226,7 @@ def _cell_row(run: RunView, name: str, begun: Mapping[str, int]) -> CellRow:
     return CellRow(
         name,
         verdict.outcome.value,
-        verdict.cause,
+        why_text(run, verdict),
         end.steps if end else None,
         end.tokens if end else None,
         end.wall_s if end else None,

@@ -1388,7 +1388,7 @@ def _degenerate_arms(records: Records, found: Contradictions) -> None:
         elif (
             records.sealed
             and arm.name not in stopped
-            and run.manifest.stops(Gate.ACTION)
+            and run.stops(Gate.ACTION)
             and evidence(shares, DEGENERATE) >= 1 / DEGENERATE_ALPHA
         ):
             found.add("arms whose steps have no actions, and that nobody stopped", arm.name)

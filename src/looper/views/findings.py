@@ -32,10 +32,11 @@ from looper.metrics.paired import (
 )
 from looper.metrics.power import ENOUGH
 from looper.metrics.registered import ALPHA, DECIDED, Decision, Registered
+from looper.records.base import grouped
 from looper.records.learning import Treatment
 from looper.records.plan import Arm, ArmRole, Contrast, Expect, Metric, Plan, arm_of
 from looper.records.text import counted, listed
-from looper.records.treatment import ProofKind
+from looper.records.treatment import ProofKind, StoppingGate
 from looper.views.memory import told_lines
 from looper.views.questions import question_lines
 from looper.views.runs import RunView
@@ -628,6 +629,61 @@ def failed_arm_lines(run: RunView, *names: str) -> list[str]:
         for arm, why in run.failed_arms.items()
         if not names or arm in named
     ]
+
+
+def override_lines(run: RunView) -> list[str]:
+    return [f"The gate {found.gate.value} was overridden: {found.reason}" for found in run.overrides]
+
+
+def stop_lines(run: RunView, *names: str) -> list[str]:
+    """Of each gate that holds the run up, or one of these arms: what was measured and wanted, of which arms, and what changes it."""
+    found = grouped(
+        ((stop.gate, stop.least, stop.value, stop.said), stop.arm)
+        for stop in run.stopped_by
+        if not names or stop.arm in names
+    )
+    return [
+        f"Stopped by the gate {gate.value.replace('_', ' ')}"
+        + (
+            f": {said.rstrip('.')}"
+            if least is None or value is None
+            else f" of {listed([*dict.fromkeys(arms)], LISTED)}: {said}, and {_wanted(gate, least)}. {_past(run, gate, value)}"
+        )
+        for (gate, least, value, said), arms in found.items()
+    ]
+
+
+def _wanted(gate: StoppingGate, least: float) -> str:
+    return (
+        f"{100 * least:.0f} % are the least (experience.delivered)"
+        if gate is StoppingGate.MEMORY_DELIVERED
+        else f"{least:g} are the least (experience.selection.minimum_tasks)"
+    )
+
+
+def _past(run: RunView, gate: StoppingGate, value: float) -> str:
+    """What passes a gate that answers the same command in the same way again."""
+    experience = run.manifest.plan.experience
+    memory = gate is StoppingGate.MEMORY_DELIVERED
+    key = "experience.delivered" if memory else "experience.selection.minimum_tasks"
+    to = floor(100 * value) / 100 if memory else floor(value)
+    ways = [
+        *(
+            [
+                f"raise experience.per_repo (now {experience.per_repo}) or experience.samples (now {experience.samples})"
+            ]
+            if experience
+            else []
+        ),
+        *([f"lower {key} to {to:g} or less"] if to and experience else []),
+        "leave the arm out",
+    ]
+    over = (
+        f'Pass it over for a reason, which every report then names, and keep what was gathered: --override {gate.override.value}="…". '
+        if gate.override is not None and value and run.stops(gate.override)
+        else ""
+    )
+    return f"The same command would stop there again. {over}Or change the plan, which is a new run and gathers again: {', or '.join(ways)}"
 
 
 def treatment_lines(run: RunView) -> list[str]:

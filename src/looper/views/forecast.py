@@ -15,8 +15,9 @@ from looper.metrics.design import design_of, is_pilot, power_at_interest, smalle
 from looper.metrics.paired import student, wilson
 from looper.records.base import grouped
 from looper.records.learning import Source
-from looper.records.plan import AS_COMPUTED, REAL_SUITES, Arm, Plan
+from looper.records.plan import AS_COMPUTED, REAL_SUITES, Arm, Plan, arm_of, task_id_of
 from looper.records.text import counted
+from looper.records.verdict import Outcome
 from looper.views.findings import power_text
 from looper.views.runs import RunView, read_runs
 from looper.views.show import duration, shortened
@@ -177,6 +178,56 @@ def resolved_by_base(views: Iterable[RunView], plan: Plan) -> MeasuredShare | No
         and (one := _share(view, list(view.outcomes(base.name).values()))) is not None
     ]
     return max(found, key=lambda one: one.cells, default=None)
+
+
+@dataclass(frozen=True)
+class MeasuredAttempts:
+    """Attempts at the very tasks to learn from, in a run that gathered at them."""
+
+    run: str
+    stopped: bool
+    """Whether a gate ended it."""
+    of_task: dict[str, tuple[int, int]]
+    """Resolved ones and all that have a verdict, by id."""
+
+    @property
+    def resolved(self) -> int:
+        return sum(resolved for resolved, _ in self.of_task.values())
+
+    @property
+    def attempts(self) -> int:
+        return sum(attempts for _, attempts in self.of_task.values())
+
+
+def gathered_at(
+    views: Iterable[RunView], plan: Plan, source: Source, tasks: Sequence[str]
+) -> MeasuredAttempts | None:
+    """What came of gathering from that source at these tasks, in the run of `views` with the most of such attempts, of equal ones the
+    first. Its tasks have to be of the same suite, and tried at the same temperature."""
+    found = [_gathered(view, source, tasks) for view in views if _gathers_alike(view.manifest.plan, plan)]
+    return max((one for one in found if one.attempts >= ENOUGH), key=lambda one: one.attempts, default=None)
+
+
+def _gathers_alike(other: Plan, plan: Plan) -> bool:
+    ours, theirs = plan.selection, other.selection
+    return (
+        other.experience is not None
+        and plan.experience is not None
+        and other.experience.temperature == plan.experience.temperature
+        and (theirs.suite, theirs.level, theirs.suite_seed) == (ours.suite, ours.level, ours.suite_seed)
+    )
+
+
+def _gathered(view: RunView, source: Source, tasks: Sequence[str]) -> MeasuredAttempts:
+    arms = {arm.name for arm in view.manifest.plan.experience_arms(source)}
+    outcomes = grouped(
+        (task_id_of(cell), found.outcome is Outcome.RESOLVED)
+        for cell, found in view.final.items()
+        if arm_of(cell) in arms and found.outcome.is_verdict
+    )
+    wanted = {*tasks} & outcomes.keys()
+    of_task = {name: (sum(outcomes[name]), len(outcomes[name])) for name in sorted(wanted)}
+    return MeasuredAttempts(view.folder.name, bool(view.stopped_by), of_task)
 
 
 def _differing(view: RunView) -> list[bool]:

@@ -14,6 +14,7 @@ from looper.records.text import counted, listed
 from looper.records.training import AdapterRecord
 from looper.records.treatment import Consolidation
 from looper.views.diff import leaves
+from looper.views.findings import stop_lines
 from looper.views.memory import drawn_text
 from looper.views.runs import RunView
 
@@ -72,6 +73,7 @@ def _arm_data(run: RunView, arm: Arm, card_of: Callable[[str], AdapterRecord | N
         "consolidations": made,
         "adapters": cards,
         "proofs": [proof for proof in run.proofs if proof.arm == arm.name],
+        "stopped_by": [stop for stop in run.stopped_by if stop.arm == arm.name],
     }
 
 
@@ -99,6 +101,7 @@ def _arm_lines(run: RunView, arm: Arm, card_of: Callable[[str], AdapterRecord | 
         yield f"  learned{' in this run' if arm.model.adapter else ''}: nothing"
     else:
         yield from _learning_lines(run, arm, arm.learning, card_of)
+    yield from (f"  {line}" for line in stop_lines(run, arm.name))
     for proof in run.proofs:
         if proof.arm == arm.name:
             yield f"  check {proof.kind.value}: {'passed' if proof.passed else 'NOT passed'}, {proof.said}"

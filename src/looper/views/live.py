@@ -6,7 +6,7 @@ It reads what runs write, whoever started them, takes no lock and writes nothing
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -23,10 +23,10 @@ from looper.records.plan import REAL_SUITES, Suite, arm_of, task_id_of
 from looper.records.session import NodeState
 from looper.records.text import counted
 from looper.records.trajectory import StopReason
-from looper.records.treatment import ProofKind
+from looper.records.treatment import GateStop, ProofKind
 from looper.records.verdict import Outcome
 from looper.untrusted import current_folder
-from looper.views.findings import damage_lines, pilot_text
+from looper.views.findings import damage_lines, pilot_text, stop_lines
 from looper.views.runs import RunTail, RunView, Shortened, run_folders, written
 
 QUIET_S = 60.0
@@ -279,8 +279,11 @@ def nodes_text(status: Mapping[str, Any], most: int) -> str:
     return f"{counted(len(ordered), 'node')}: {', '.join(told)}{waiting}" if told else ""
 
 
-def resume_command(run: RunView, *, of_what_is_left: bool = False) -> str:
-    """The command that goes on with a run, from the folder where this process is: as it was last given, or so that cells are left for it."""
+def resume_command(
+    run: RunView, *, of_what_is_left: bool = False, arms: Sequence[str] | None = None, more: str = ""
+) -> str:
+    """The command that goes on with a run, from the folder where this process is: as it was last given, or so that cells are left for it,
+    or for these arms, all of them where none is named; `more` stands at its end."""
     plan = run.manifest.plan
     if not run.sessions or not run.sessions[-1].command:  # Of a version that did not record it.
         if plan.is_grading:
@@ -290,6 +293,8 @@ def resume_command(run: RunView, *, of_what_is_left: bool = False) -> str:
     here = last.where in ("", current_folder())
     command = _of_this_folder(run, last.command)
     command = _with_what_is_left(run, command) if of_what_is_left else command
+    command = _of_arms(command, arms) if arms is not None else command
+    command += f" {more}" if more else ""
     command = as_called(command, here=here)
     return command if here else f"cd {quote(last.where)} && {command}"
 
@@ -306,12 +311,72 @@ def _of_this_folder(run: RunView, command: str) -> str:
 def _with_what_is_left(run: RunView, command: str) -> str:
     """Without its `--arm`, where all cells of those arms have an end and others do not: it would do nothing."""
     words = split(command)
-    places = [at for at, word in enumerate(words[:-1]) if word == "--arm"]
-    asked = {words[at + 1] for at in places}
+    asked = {words[at + 1] for at, word in enumerate(words[:-1]) if word == "--arm"}
     cells = {cell for arm in run.manifest.plan.arms if arm.name in asked for cell in run.cells(arm.name)}
     if not cells or run.finished == run.planned or not cells <= {verdict.cell for verdict in run.verdicts}:
         return command
-    return join(word for at, word in enumerate(words) if at not in places and at - 1 not in places)
+    return _of_arms(command, ())
+
+
+def _of_arms(command: str, names: Sequence[str]) -> str:
+    """A command for these arms in place of those that it names, or for all."""
+    words = split(command)
+    places = [at for at, word in enumerate(words[:-1]) if word == "--arm"]
+    rest = [word for at, word in enumerate(words) if at not in places and at - 1 not in places]
+    return join([*rest, *(word for name in names for word in ("--arm", name))])
+
+
+def goes_on_with(run: RunView) -> str | None:
+    """The command that does more of a run that has cells left: of one that a gate holds up, what the other arms have left. None where
+    that gate would stop it before its next cell."""
+    held = [stop for stop in run.stopped_by if stop.gate.is_of_the_records]
+    if not held:
+        return resume_command(run, of_what_is_left=True)
+    others = _arms_beside(run, held)
+    return resume_command(run, arms=others) if others else None
+
+
+def passes_over_with(run: RunView) -> str | None:
+    """The command that passes over what holds a run up, with a reason that is to be filled in; None where nothing does, or not all of it
+    can be passed over. What was gathered stays."""
+    gates = {
+        None if stop.value == 0 else stop.gate.override
+        for stop in run.stopped_by
+        if stop.gate.is_of_the_records
+    }
+    if not gates or None in gates:
+        return None
+    over = " ".join(f'--override {gate.value}="…"' for gate in gates if gate is not None)
+    return resume_command(run, arms=(), more=over)
+
+
+def _arms_beside(run: RunView, held: Sequence[GateStop]) -> list[str]:
+    """Arms with cells left that such gates do not ask about. What is too little for one arm to learn from is so for all that learn."""
+    stopped = {stop.arm for stop in held}
+    learning = any(stop.seed is not None for stop in held)
+    return [
+        arm.name
+        for arm in run.manifest.plan.arms
+        if arm.name not in stopped
+        and not (learning and arm.learning is not None and arm.learning.needs_experience)
+        and any(cell in run.planned_cells and cell not in run.final for cell in run.cells(arm.name))
+    ]
+
+
+def go_on_text(status: Mapping[str, Any]) -> str:
+    """What its command does with a run that nobody is at."""
+    if not status["stopped_by"]:
+        return "go on with"
+    return "go on with the other arms" if status["stops_again"] else "once that is put right, go on with"
+
+
+def go_on_lines(status: Mapping[str, Any]) -> Iterator[str]:
+    """Of a run that nobody is at: what holds it up, and what to type."""
+    yield from status["stopped_by"]
+    if status["passes_over_with"]:
+        yield f"pass it over with: {status['passes_over_with']}"
+    if status["goes_on_with"]:
+        yield f"{go_on_text(status)}: {status['goes_on_with']}"
 
 
 def described(run: RunView) -> dict[str, Any]:
@@ -345,12 +410,15 @@ def _told(counts: Mapping[str, Any]) -> dict[str, Any]:
 
 def _clocks(run: RunView, found: Sequence[RunPhase], now: float) -> dict[str, Any]:
     left, stands, working = phases_left(run, found, now), standing(run, now), at_work(run)
+    # Going on with a run that lost what it had would measure it anew and call it the same.
+    open_to_all = stands is RunStatus.STOPPED and not any(isinstance(one, Shortened) for one in run.damage)
     return {
         "standing": stands.value,
-        # Going on with a run that lost what it had would measure it anew and call it the same.
-        "goes_on_with": resume_command(run, of_what_is_left=True)
-        if stands is RunStatus.STOPPED and not any(isinstance(found, Shortened) for found in run.damage)
-        else None,
+        "goes_on_with": goes_on_with(run) if open_to_all else None,
+        "stopped_by": stop_lines(run),
+        # The same command, whatever is put right outside of the run.
+        "stops_again": any(stop.gate.is_of_the_records for stop in run.stopped_by),
+        "passes_over_with": passes_over_with(run) if open_to_all else None,
         "damage": damage_lines(run),
         "writer": run.writer,
         "quiet_s": round(quiet_s(run, now), 1),

@@ -14,7 +14,9 @@ from looper.views.findings import (
     contrast_lines,
     control_lines,
     damage_lines,
+    override_lines,
     result_lines,
+    stop_lines,
     stratified_lines,
     treatment_lines,
 )
@@ -96,9 +98,8 @@ def _provenance(run: RunView) -> list[str]:
     ]
     if run.finished < run.planned:
         lines.append(f"UNFINISHED: {run.finished} of {counted(run.planned, 'cell')}.")
-    lines += [
-        f"The gate {found.gate.value} was overridden: {found.reason}." for found in run.manifest.overrides
-    ]
+    lines += [f"{line}." for line in stop_lines(run)]
+    lines += [f"{line}." for line in override_lines(run)]
     return lines
 
 

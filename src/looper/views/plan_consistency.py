@@ -15,12 +15,12 @@ from looper.journal import read_stream
 from looper.records.base import grouped
 from looper.records.learning import Learning, Treatment
 from looper.records.likelihood import Key, Likelihood
-from looper.records.plan import Arm, ArmRole, Chooser, Gate, arm_of
+from looper.records.plan import Arm, ArmRole, Chooser, Gate, Plan, arm_of
 from looper.records.question import AnsweredQuestion, Rating
 from looper.records.seal import Seal
 from looper.records.strategy import AdaptiveRank, FullReplay, Mixture
 from looper.records.training import Format, TrainingEvent
-from looper.records.treatment import VALID_MARGIN, Consolidation, Proof, ProofKind
+from looper.records.treatment import VALID_MARGIN, Consolidation, Proof, ProofKind, StoppingGate
 from looper.views.contradictions import CLOCK_S, AttemptSteps, Contradictions, Records
 
 ROUNDED = 1e-3
@@ -34,9 +34,8 @@ ALWAYS_PASS = (
     ProofKind.ADAPTER_ARRIVED,
     ProofKind.ZERO_IS_BASE,
     ProofKind.RETENTION,
-    ProofKind.MEMORY_DELIVERED,
 )
-"""Where one of these does not pass the run ends, and nothing is recorded."""
+"""Where one of these does not pass the run ends, and it is no proof that is recorded."""
 
 
 def against_plan(records: Records) -> list[str]:
@@ -45,6 +44,7 @@ def against_plan(records: Records) -> list[str]:
     found.run(
         records,
         _proofs,
+        _stopped,
         _gates,
         _likelihoods,
         _learned,
@@ -73,6 +73,9 @@ def _proofs(records: Records, found: Contradictions) -> None:
                 "proofs that are recorded only if they come out otherwise",
                 f"{proof.kind.value} of {proof.arm}",
             )
+        memory = proof.kind is ProofKind.MEMORY_DELIVERED
+        if memory and not proof.passed and records.run.stops(Gate.MEMORY):
+            found.add("memories with too little to say whose gate nobody passed over", proof.arm)
         if proof.subject != _subject(records, proof):
             found.add(
                 "proofs of something else than their kind is about", f"{proof.kind.value} of {proof.arm}"
@@ -85,6 +88,33 @@ def _proofs(records: Records, found: Contradictions) -> None:
             found.add(said, f"{proof.kind.value} of {proof.arm}")
         if proof.kind is ProofKind.RETENTION and proof.subject not in _to_be_retained(records, proof.arm):
             found.add("proofs of what nothing could be measured on", f"{proof.kind.value} of {proof.arm}")
+
+
+def _stopped(records: Records, found: Contradictions) -> None:
+    """That each gate that ended a process was one of the plan's, and was not met; and that what was passed over later had stopped it."""
+    run, plan = records.run, records.run.manifest.plan
+    for stop in run.gate_stops:
+        name = f"{stop.gate.value} of {stop.arm}"
+        if stop.arm not in {arm.name for arm in plan.every_arm}:
+            found.add("gates that stopped an arm that the plan does not have", name)
+        has_figures = stop.gate in (StoppingGate.DATA, StoppingGate.MEMORY_DELIVERED)
+        if has_figures != (stop.value is not None and stop.least is not None):
+            found.add("gates that stopped a run, with figures of what has none, or without theirs", name)
+        elif stop.value is not None and stop.least is not None and stop.value >= stop.least:
+            found.add("gates that stopped a run, and were met", name)
+        if has_figures and stop.least not in _thresholds(plan, stop.gate):
+            found.add("gates that stopped a run at another threshold than the plan's", name)
+    for late in run.late_overrides:
+        if not any(stop.gate.override is late.gate for stop in run.gate_stops):
+            found.add("gates that were passed over later, and had not stopped the run", late.gate.value)
+
+
+def _thresholds(plan: Plan, gate: StoppingGate) -> tuple[float, ...]:
+    """What a gate can have wanted: where it is passed over, or nothing is gathered, something at all, or all."""
+    experience = plan.experience
+    if gate is StoppingGate.MEMORY_DELIVERED:
+        return (experience.delivered if experience is not None else 1.0,)
+    return (1, experience.selection.minimum_tasks) if experience is not None else ()
 
 
 def _to_be_retained(records: Records, name: str) -> set[str]:
@@ -119,7 +149,10 @@ def _subject(records: Records, proof: Proof) -> str:
 
 def _stops(records: Records, proof: Proof) -> bool:
     if proof.kind is ProofKind.ACTION_GATE:
-        return records.run.manifest.stops(Gate.ACTION)
+        return records.run.stops(Gate.ACTION)
+    if proof.kind is ProofKind.MEMORY_DELIVERED and not proof.passed:
+        # It is recorded only where the gate was passed over.
+        return False
     return proof.kind is not ProofKind.VALID_ACTIONS
 
 

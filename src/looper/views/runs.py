@@ -8,7 +8,7 @@ differ. Who looks again and again keeps a `RunTail`, which reads only what is ne
 import difflib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -43,12 +43,23 @@ from looper.metrics.registered import COVERED, DECIDED, Decision, Registered, de
 from looper.records.base import Record, grouped
 from looper.records.learning import Treatment
 from looper.records.likelihood import AttemptLikelihood, Likelihood
-from looper.records.plan import ArmRole, Chooser, Contrast, Expect, Metric, Plan, RunManifest
+from looper.records.plan import (
+    ArmRole,
+    Chooser,
+    Contrast,
+    Expect,
+    Gate,
+    LateOverride,
+    Metric,
+    Override,
+    Plan,
+    RunManifest,
+)
 from looper.records.seal import Seal
 from looper.records.session import ClusterNode, Session, Trained
 from looper.records.text import counted
 from looper.records.trajectory import Trajectory
-from looper.records.treatment import Consolidation, Proof
+from looper.records.treatment import Consolidation, GateStop, Proof, ProofKind, StoppingGate
 from looper.records.verdict import Outcome, Verdict, final_verdicts
 from looper.views.index import StepIndex, kept_index, read_on, step_index, steps_at
 from looper.views.questions import supported_shares
@@ -70,6 +81,9 @@ class RunView:
     """Up to the one that ended their cell: what was recorded after it is no attempt, and stands among the damage."""
     consolidations: tuple[Consolidation, ...]
     proofs: tuple[Proof, ...]
+    gate_stops: tuple[GateStop, ...]
+    """Each gate that ended a process; those that are in force `stopped_by` has."""
+    late_overrides: tuple[LateOverride, ...]
     likelihoods: tuple[Likelihood, ...]
     attempt_likelihoods: tuple[AttemptLikelihood, ...]
     sessions: tuple[Session, ...]
@@ -501,6 +515,24 @@ class RunView:
         """Arms that are not what they are called, and why: they have no rate."""
         return {proof.arm: proof.said for proof in self.proofs if proof.stops and not proof.passed}
 
+    @property
+    def overrides(self) -> tuple[Override, ...]:
+        """Gates that were passed over, from the beginning or later."""
+        return *self.manifest.overrides, *self.late_overrides
+
+    def stops(self, gate: Gate) -> bool:
+        """As the manifest says it, but for what was passed over later."""
+        return self.manifest.stops(gate) and all(found.gate is not gate for found in self.late_overrides)
+
+    @cached_property
+    def stopped_by(self) -> tuple[GateStop, ...]:
+        """Gates that hold the run up: of each the last word, where nothing has passed it since. None while somebody is at it, who asks
+        them again."""
+        proved = {(proof.kind.value, proof.arm, proof.subject) for proof in self.proofs}
+        made = {found.key for found in self.consolidations}
+        last = {found.key: found for found in self.gate_stops} if self.writer is None else {}
+        return tuple(found for found in last.values() if not _passed_since(found, proved, made))
+
     @cached_property
     def planned_cells(self) -> set[str]:
         """Names of all cells that the run will have; those that gather experience included."""
@@ -516,6 +548,18 @@ class RunView:
     @property
     def planned(self) -> int:
         return len(self.planned_cells)
+
+
+def _passed_since(
+    stop: GateStop, proved: Collection[tuple[str, str, str]], made: Collection[tuple[str, int, str, int]]
+) -> bool:
+    """Whether what a gate held up is there: a consolidation, or the proof, which is kept only where it passes or is passed over."""
+    if stop.seed is not None:
+        return (stop.arm, stop.seed, stop.repo, stop.round) in made
+    # That an adapter is in the model is proved next.
+    unseen = stop.gate is StoppingGate.UNSEEN
+    kinds = (ProofKind.ADAPTER_ARRIVED, ProofKind.ZERO_IS_BASE) if unseen else (stop.gate,)
+    return any((kind.value, stop.arm, stop.subject) in proved for kind in kinds)
 
 
 def _by_batch(found: Likelihood) -> list[float]:
@@ -661,6 +705,8 @@ STREAMS: dict[str, type[Record]] = {
     "verdicts": Verdict,
     "consolidations": Consolidation,
     "proofs": Proof,
+    "gate_stops": GateStop,
+    "late_overrides": LateOverride,
     "likelihoods": Likelihood,
     "attempt_likelihoods": AttemptLikelihood,
     "sessions": Session,

@@ -13,7 +13,9 @@ from looper.views.findings import (
     contrast_lines,
     control_lines,
     damage_lines,
+    override_lines,
     registered_lines,
+    stop_lines,
     stratified_lines,
     treatment_lines,
 )
@@ -35,6 +37,8 @@ def run_table(run: RunView) -> RenderableType:
         return [f"{by_themselves(run)}:", *lines] if lines else []
 
     parts = (
+        override_lines,
+        stop_lines,
         registered_lines,
         stratified_lines,
         against_base,

@@ -256,6 +256,13 @@ def consolidations_of(run: RunView, cell: str) -> list[Consolidation]:
     return [made for made in found if made.round == last]
 
 
+def adapters_for(run: RunView, cell: str) -> list[str]:
+    """Ids of the adapters that the arm of a cell works at its task with: the one that it brings along, and the one that it learned."""
+    plan, name = run.manifest.plan, cell.partition("/")[0]
+    brought = [arm.model.adapter for arm in plan.every_arm if arm.name == name]
+    return [*filter(None, [*brought, *(made.adapter for made in consolidations_of(run, cell))])]
+
+
 @dataclass(frozen=True)
 class Hit:
     cell: str

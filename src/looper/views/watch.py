@@ -10,7 +10,7 @@ from rich.text import Text
 
 from looper.errors import as_called
 from looper.views.findings import percent
-from looper.views.live import nodes_text
+from looper.views.live import go_on_lines, nodes_text
 from looper.views.show import duration, harmless, shortened
 
 COLOURS = {"running": "green", "stalled": "red", "stopped": "yellow", "finished": "dim"}
@@ -54,8 +54,8 @@ def _head(run: Mapping[str, Any]) -> Iterator[Text]:
         yield Text(harmless(run["pilot"]), style="yellow")
     if machines := nodes_text(run, NODES):
         yield Text(machines, style="dim", no_wrap=True, overflow="ellipsis")
-    if run["goes_on_with"]:
-        yield Text(f"go on with: {harmless(run['goes_on_with'])}", style="dim")
+    for line in go_on_lines(run):
+        yield Text(harmless(line), style="yellow" if line in run["stopped_by"] else "dim")
 
 
 def _line(run: Mapping[str, Any]) -> Text:

@@ -46,6 +46,7 @@ from looper.views.findings import (
     registered_rows,
     scope_line,
     standing_of,
+    stop_lines,
     stratified_lines,
     treatment_lines,
     unfinished_text,
@@ -173,8 +174,9 @@ def _deviations(run: RunView) -> list[str]:
     return [
         *([f"still to do: {missing} of {counted(run.planned, 'cell')}"] if missing else []),
         *([f"ended outside of the agent, without a verdict: {counted(errors, 'cell')}"] if errors else []),
-        *(f"the gate {found.gate.value} was passed over: {found.reason}" for found in run.manifest.overrides),
+        *(f"the gate {found.gate.value} was passed over: {found.reason}" for found in run.overrides),
         *(f"the gate {gate.value} is only measured in this plan" for gate in run.manifest.plan.measured_only),
+        *stop_lines(run),
         *failed_arm_lines(run),
         *damage_lines(run),
     ]

@@ -6,6 +6,7 @@ from importlib import resources
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 
+from looper.views.live import go_on_text
 from looper.views.show import duration, harmless, prompt_length, result_text, shortened, took_text
 
 
@@ -29,6 +30,7 @@ def _environment() -> Environment:
     found.filters.update(
         harmless=harmless,
         duration=duration,
+        go_on_text=go_on_text,
         prompt_length=prompt_length,
         result_text=result_text,
         shortened=shortened,
