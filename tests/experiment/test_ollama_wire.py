@@ -157,7 +157,7 @@ class Loading(ScriptedModel):
     def reply(self, request: ChatRequest) -> Reply:
         if not self.loaded:
             self.loaded = True
-            time.sleep(10.0)
+            time.sleep(11.0)
         return super().reply(request)
 
 
