@@ -3,6 +3,7 @@
 import csv
 import os
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -121,6 +122,33 @@ def test_g40_a_task_that_nearly_is_another_is_found_by_its_issue_or_its_patch(ta
         }
     )
     assert near_duplicates([moved], [task]) == {"moved": task.instance_id}
+
+
+def test_what_is_nearly_the_same_is_found_wherever_it_differs(task: Task) -> None:
+    """Texts are not compared one by one; what is found is what that would find, and the first where several are."""
+    random = Random(0)
+    words = [f"word{number}" for number in range(60)]
+
+    def told(number: int) -> Task:
+        text = [word if random.random() > 0.02 else f"other{random.randrange(10**9)}" for word in words]
+        update = {"instance_id": str(number), "problem_statement": " ".join(text), "gold_patch": ""}
+        return task.model_copy(update=update)
+
+    def shingles(of: Task) -> set[tuple[str, ...]]:
+        parts = of.problem_statement.split()
+        return set(zip(parts, parts[1:], parts[2:], strict=False))
+
+    def alike(one: Task, other: Task) -> bool:
+        first, second = shingles(one), shingles(other)
+        return len(first & second) / len(first | second) >= 0.9
+
+    tasks, others = ([told(number) for number in numbers] for numbers in (range(40), range(40, 80)))
+    wanted = {
+        one.instance_id: next(other.instance_id for other in others if alike(one, other))
+        for one in tasks
+        if any(alike(one, other) for other in others)
+    }
+    assert 4 < len(wanted) < 36 and near_duplicates(tasks, others) == wanted
 
 
 def test_no_two_tasks_of_the_embedded_suite_are_nearly_the_same(

@@ -146,6 +146,7 @@ seeds = [0]
 order = "parallel"
 [profiles.micro.tasks]
 suite = "micro"
+suite_seed = 6
 per_repo = 4
 limit = 4
 [profiles.micro.limits]
@@ -156,7 +157,7 @@ wall_s = 60.0
 command_s = 20.0
 verify_s = 60.0
 [profiles.micro.experience]
-per_repo = 12
+per_repo = 8
 samples = 2
 temperature = 1.0
 delivered = 0.25
@@ -175,11 +176,11 @@ PLAN = re.sub(
 )
 
 
-def plan_of(*names: str, per_repo: int = 12) -> str:
+def plan_of(*names: str, per_repo: int = 8) -> str:
     """The plan with some of its arms alone, so that less has to be gathered."""
     head, *arms = PLAN[: PLAN.index("[[choices]]")].split("[[arms]]\n")
     kept = [arm for arm in arms if arm.split('"')[1] in names]
-    profile = PLAN[PLAN.index("[profiles.micro]\n") :].replace("per_repo = 12", f"per_repo = {per_repo}")
+    profile = PLAN[PLAN.index("[profiles.micro]\n") :].replace("per_repo = 8", f"per_repo = {per_repo}")
     return "[[arms]]\n".join([head, *kept]) + profile
 
 
@@ -201,7 +202,7 @@ def one_learner(project: Project) -> Project:
 def finished(tmp_path_factory: pytest.TempPathFactory, state: Path) -> tuple[Project, RunView, str]:
     project = Project(tmp_path_factory.mktemp("learning"), state)
     (project.folder / "experiments" / "learn.toml").write_text(PLAN)
-    ran = project.looper("run", "learn", "--workers", "3")
+    ran = project.looper("run", "learn", "--workers", "6")
     assert ran.returncode == 0, ran.stderr
     return project, read_run(project.run), ran.stdout
 
@@ -369,7 +370,7 @@ def test_a_second_round_learns_from_what_the_first_did(finished: tuple[Project, 
     assert second.selection.seen == 2 * first.selection.seen and first.adapter != second.adapter
     ends = [end for end in run.trajectories if end.arm.startswith("experience_rounds_2")]
     plain = [end for end in run.trajectories if end.arm.startswith("experience_own")]
-    assert len(ends) == len(plain) == 24
+    assert len(ends) == len(plain) == 16
     assert all(end.model.adapter for end in ends) and not any(end.model.adapter for end in plain)
     evaluated = [end for end in run.trajectories if end.arm == "rounds"]
     assert {end.model.adapter for end in evaluated}.isdisjoint({end.model.adapter for end in ends})
@@ -613,7 +614,7 @@ def test_a_plan_is_foretold_from_the_run_that_is_there(
         told,
     )
     assert re.search(r"tokens: about [\d.]+ [kM] \([\d.]+ [kM] to [\d.]+ [kM]\), at \d+ a cell", told)
-    gathering = 12 * 2 * 5  # Own, redrawn, of an older state, under an overseer, and before a second round.
+    gathering = 8 * 2 * 5  # Own, redrawn, of an older state, under an overseer, and before a second round.
     assert f"cells: 64 (4 tasks, 16 arms, 1 seed) and {gathering} to gather experience" in told
     unknown = project.looper("plan", "learn").stdout
     assert (
@@ -698,7 +699,8 @@ def test_a_memory_that_could_not_be_like_enough_tasks_is_refused_before_anything
     project: Project,
 ) -> None:
     plan = project.folder / "experiments" / "learn.toml"
-    text = plan_of("base", "memory", per_repo=6)
+    # A suite of which not every issue is like another one's.
+    text = plan_of("base", "memory", per_repo=6).replace("suite_seed = 6", "suite_seed = 0")
     plan.write_text(text.replace("delivered = 0.25", "delivered = 0.9"))
     for command in ("plan", "run"):
         refused = project.looper(command, "learn")

@@ -157,7 +157,7 @@ class Loading(ScriptedModel):
     def reply(self, request: ChatRequest) -> Reply:
         if not self.loaded:
             self.loaded = True
-            time.sleep(17.0)
+            time.sleep(11.0)
         return super().reply(request)
 
 
@@ -167,8 +167,9 @@ def test_m18_a_server_that_loads_its_model_is_waited_for_with_a_line_within_ten_
     with FakeOllama("slow:latest", Loading(["<done></done>"])) as server:
         done = run(tmp_path, state, f"ollama:slow@{server.url}", "terse")
     assert done.returncode == 0, done.stderr
+    # Again and again: tests/cli/test_progress.py.
     said = re.findall(r"base: checking the context, for (\d+) s", done.stderr)
-    assert len(said) >= 2, done.stderr
+    assert said and int(said[0]) <= 10, done.stderr
 
 
 def test_the_fake_speaks_as_the_package_expects(nano: ChatModel) -> None:

@@ -38,8 +38,9 @@ seeds = [0, 1]
 per_repo = 3
 limit = 3
 [profiles.micro.experience]
-per_repo = 10
-batch = 3
+per_repo = 8
+samples = 1
+batch = 2
 temperature = 0.7
 selection = { minimum_tasks = 1 }
 training = { learning_rate = 1e-4, iterations = 4, batch_size = 4 }

@@ -60,7 +60,7 @@ def test_training_data_marks_what_the_loss_counts(finished: Project) -> None:
 
 def test_preference_data_has_one_opening_and_two_ways_on(finished: Project) -> None:
     made = finished.looper("export", str(finished.run), "--format", "dpo")
-    assert made.returncode == 0, made.stderr
+    assert made.returncode == 0 and made.stdout, made.stderr
     for line in made.stdout.splitlines():
         pair = json.loads(line)
         assert [turn["role"] for turn in pair["prompt"]] == ["system", "user"]

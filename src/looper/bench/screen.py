@@ -5,9 +5,10 @@ merely quote the code to be changed. A reader decides; figures are shown with an
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from heapq import nsmallest
 
 from looper.records.task import Task
 from looper.records.text import bare_lines
@@ -125,6 +126,7 @@ def fix_stands_in(task: Task, read: Callable[[str], bytes | None]) -> bool | Non
 
 SHINGLE = 3
 """Words in a row."""
+Shingle = tuple[str, ...]
 NEARLY_THE_SAME = 0.9
 """Share of shingles that two texts have in common, from which on one is a copy of the other."""
 LEAST_SHINGLES = 8
@@ -132,22 +134,38 @@ LEAST_SHINGLES = 8
 
 
 def near_duplicates(tasks: Sequence[Task], others: Sequence[Task]) -> dict[str, str]:
-    """Ids of the `tasks` whose issue or gold patch nearly is that of one of the `others`, and the id of that one.
+    """Ids of the `tasks` whose issue or gold patch nearly is that of one of the `others`, and the id of the first such one.
 
     Jaccard similarity of three-word shingles (Broder 1997), without the lines of a patch that name its blobs.
     """
-    known = [(other.instance_id, _shingles(other)) for other in others]
+    known = [_shingles(other) for other in others]
+    holding: tuple[dict[Shingle, list[int]], ...] = ({}, {})
+    for at, texts in enumerate(known):
+        for where, shingles in zip(holding, texts, strict=True):
+            for shingle in shingles:
+                where.setdefault(shingle, []).append(at)
     found = {}
     for task in tasks:
-        mine = _shingles(task)
-        for name, theirs in known:
-            if any(_alike(a, b) >= NEARLY_THE_SAME for a, b in zip(mine, theirs, strict=True)):
-                found[task.instance_id] = name
-                break
+        alike = [
+            at
+            for part, (shingles, where) in enumerate(zip(_shingles(task), holding, strict=True))
+            for at in _candidates(shingles, where)
+            if _alike(shingles, known[at][part]) >= NEARLY_THE_SAME
+        ]
+        if alike:
+            found[task.instance_id] = others[min(alike)].instance_id
     return found
 
 
-def _shingles(task: Task) -> tuple[frozenset[tuple[str, ...]], ...]:
+def _candidates(shingles: frozenset[Shingle], where: Mapping[Shingle, Sequence[int]]) -> set[int]:
+    """Texts that can be nearly the same: such a one lacks no more than a tenth of the shingles, so it has one at least of any that are
+    more than these (prefix filtering; Chaudhuri, Ganti and Kaushik 2006). Those that fewest texts have leave least to compare."""
+    lacking = int((1 - NEARLY_THE_SAME) * len(shingles)) + 1
+    rarest = nsmallest(lacking + 1, shingles, key=lambda shingle: len(where.get(shingle, ())))
+    return {at for shingle in rarest for at in where.get(shingle, ())}
+
+
+def _shingles(task: Task) -> tuple[frozenset[Shingle], ...]:
     patch = re.sub(r"^index .*$", "", task.gold_patch, flags=re.MULTILINE)
     texts = [re.findall(r"\w+|[^\w\s]", text) for text in (task.problem_statement, patch)]
     return tuple(
@@ -156,7 +174,8 @@ def _shingles(task: Task) -> tuple[frozenset[tuple[str, ...]], ...]:
     )
 
 
-def _alike(first: frozenset[tuple[str, ...]], second: frozenset[tuple[str, ...]]) -> float:
+def _alike(first: frozenset[Shingle], second: frozenset[Shingle]) -> float:
     if min(len(first), len(second)) < LEAST_SHINGLES:
         return 0.0
-    return len(first & second) / len(first | second)
+    common = len(first & second)
+    return common / (len(first) + len(second) - common)

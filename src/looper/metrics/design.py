@@ -241,7 +241,10 @@ def _found(
 
 def _shown(contrast: Contrast, found: PairedDifference, family: float) -> bool:
     alpha = ALPHA / family
-    low, high = found.interval(1 - alpha if contrast.expect is Expect.MORE else 1 - 2 * alpha)
+    confidence = 1 - alpha if contrast.expect is Expect.MORE else 1 - 2 * alpha
+    if contrast.expect is Expect.MORE and found.p_flip > 1 - confidence:
+        return False  # The interval holds 0 then, whatever else it would be: most of what a search for the power computes.
+    low, high = found.interval(confidence)
     match contrast.expect:
         case Expect.MORE:
             return low > 0
