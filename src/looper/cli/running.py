@@ -381,7 +381,7 @@ def _onward(view: RunView, needs: str) -> str:
     over = passes_over_with(view)
     if over is not None:
         return f"A gate stopped it, and what it gathered is used by no other run. Passed over for a reason, it goes on{needs}: {over}"
-    command = goes_on_with(view)
+    command = goes_on_with(view) if view.stopped_by else resume_command(view)
     return (
         f"Go on with that one{needs}: {command}" if command else f"A gate stopped it: {stop_lines(view)[0]}"
     )
