@@ -74,6 +74,15 @@ def test_every_backend_has_its_traits_and_is_named_where_models_are_written() ->
     must_have('docs/architecture.md, "Which model answered",', rows, asked)
 
 
+def test_every_backend_whose_models_are_files_is_among_what_nodes_are_not_sent() -> None:
+    not_sent = re.findall(r"Environments are not sent:.*\n.*", text("docs/scale.md"))
+    must_have(
+        'docs/scale.md, "Environments are not sent",',
+        re.findall(r"`(\w+):FILE`", "".join(not_sent)),
+        [name for name, traits in BACKENDS.items() if traits.named == "file"],
+    )
+
+
 def test_every_server_is_tried_with_each_fault_and_told_how_to_draw_a_token() -> None:
     must_have("tests/edges/test_model_servers.py, IDENTITIES,", IDENTITIES, SERVERS)
     for name in SERVERS:
@@ -105,7 +114,7 @@ def test_a_backend_has_roles_of_evolve_or_is_refused_with_those_that_have(
     name: Backend, tmp_path: Path
 ) -> None:
     (tmp_path / "script.txt").write_text("said")
-    called = str(tmp_path / "script.txt") if name == "scripted" else "x"
+    called = str(tmp_path / "script.txt") if BACKENDS[name].named == "file" else "x"
 
     def made() -> ChatModel:
         return role_model(ModelSpec(backend=name, name=called), "key", 1000, 1.0, lambda why, seconds: None)

@@ -175,10 +175,15 @@ def _learning(plan: Plan, learning: Learning) -> Iterator[str]:
     """As it is written; of training and memory as both are resolved."""
     experience = plan.experience
     written = learning.model_dump(
-        mode="json", exclude_unset=True, exclude={"treatment", "training", "memory", "teacher"}
+        mode="json",
+        exclude_unset=True,
+        exclude_none=True,
+        exclude={"treatment", "training", "memory", "teacher"},
     )
     if learning.treatment is not Treatment.MEMORY:
         yield learning.treatment.value
+    if learning.treatment is Treatment.OVERSIGHT and learning.overseer is None:
+        yield "overseer its own model"
     yield from _flat(written)
     if learning.training is not None and experience is not None and experience.training is not None:
         usual = _shown(experience.training)

@@ -255,7 +255,7 @@ def parse_model(text: str) -> ModelSpec:
     backend, _, rest = text.partition(":")
     traits = next((BACKENDS[name] for name in NAMED_BACKENDS if name == backend), None)
     if traits is None:
-        *most, last = [name for name in NAMED_BACKENDS if BACKENDS[name].named != "always"]
+        *most, last = [name for name in NAMED_BACKENDS if BACKENDS[name].named in ("maybe", "never")]
         raise BadInput(
             f'"{text}" names no model. {possible(backend, NAMED_BACKENDS, "There are")} A name follows after a colon but for '
             f"{', '.join(most)} and {last}."
@@ -267,7 +267,7 @@ def parse_model(text: str) -> ModelSpec:
         raise BadInput(
             f'"{text}": the embedded model comes as nano, of half the width, or with fewer bits: {", ".join(NANO_FORMS)}.'
         )
-    if traits.named == ("never" if name else "always"):
+    if traits.named in (("never",) if name else ("always", "file")):
         raise BadInput(f'"{text}": {backend} takes {"no name" if name else f"a name, {backend}:NAME"}.')
     if not mark and "@http" in name:
         raise BadInput(

@@ -27,8 +27,8 @@ Backend = Literal[
 class BackendTraits:
     """What a backend is like, for all that treats backends differently without speaking to them."""
 
-    named: Literal["always", "maybe", "never"] = "always"
-    """Whether a model's name follows after a colon."""
+    named: Literal["always", "file", "maybe", "never"] = "always"
+    """Whether a model's name follows after a colon; whether it is that of a file, which nodes of a cluster are not sent."""
     address_after: str = ""
     """What stands between a model's name and its server's address; empty where there is no server."""
     key: str = ""
@@ -61,7 +61,7 @@ BACKENDS: Mapping[Backend, BackendTraits] = {
     "anthropic": BackendTraits(
         address_after="@http", key="ANTHROPIC_API_KEY", highest_temperature=1.0, sampling=("top_k", "top_p")
     ),
-    "scripted": BackendTraits(reads=False, is_small=True),
+    "scripted": BackendTraits(named="file", reads=False, is_small=True),
     "gold": BackendTraits(named="never", reads=False, is_small=True, has_roles=False),
     "noop": BackendTraits(named="never", reads=False, is_small=True, has_roles=False),
     "expert": BackendTraits(named="never", reads=False, is_small=True, has_roles=False),
