@@ -611,7 +611,7 @@ def test_a_plan_is_foretold_from_the_run_that_is_there(
     gathering = 12 * 2 * 5  # Own, redrawn, of an older state, under an overseer, and before a second round.
     assert f"cells: 64 (4 tasks, 16 arms, 1 seed) and {gathering} to gather experience" in told
     unknown = project.looper("plan", "learn").stdout
-    assert "arm overseen: oversight, overseer its own model, memory lessons (" in unknown
+    assert "arm overseen: oversight, overseer nano:small, memory lessons (" in unknown
     assert (
         "time: not measured" in unknown
         and "no difference is shown in 80 % of runs, if equal arms differ in 30 % of cells" in unknown
