@@ -5,6 +5,7 @@ nothing mounts them, it makes a copy that he can reach. Ends with one line that 
 library only: it runs on a bare interpreter.
 """
 
+import argparse
 import hashlib
 import os
 import shutil
@@ -24,7 +25,9 @@ LEFT_OUT = shutil.ignore_patterns(
 
 def main() -> None:
     os.umask(0o022)
-    pythons = [installed(name) for name in sys.argv[1:]]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("python", nargs="+", metavar="PYTHON")
+    pythons = [installed(name) for name in parser.parse_args().python]
     if sys.platform == "linux" and not bubblewrap_works():
         abi = landlock_abi()
         if abi < MINIMUM_ABI:

@@ -3,6 +3,7 @@
 python scripts/write_cli_reference.py
 """
 
+import argparse
 from pathlib import Path
 
 import typer
@@ -37,4 +38,5 @@ def reference() -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     PAGE.write_text(reference(), "utf-8")

@@ -3,6 +3,7 @@
 python scripts/write_experiments_doc.py
 """
 
+import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,7 @@ does a difference of resolve rates that the cells without a verdict could turn, 
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     TARGET.write_text(text(), "utf-8")
 
 

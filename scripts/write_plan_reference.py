@@ -3,6 +3,7 @@
 python scripts/write_plan_reference.py
 """
 
+import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -60,4 +61,5 @@ def _code(text: str) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     PAGE.write_text(reference(), "utf-8")

@@ -6,10 +6,11 @@ Prints one row for each arm: what it resolved, its difference from base, what it
 successes elsewhere, what its memory told.
 """
 
-import sys
+import argparse
 from pathlib import Path
 from statistics import fmean
 
+from looper.errors import BadInput
 from looper.records.treatment import ProofKind
 from looper.views.memory import memory_uses
 from looper.views.runs import RunView, read_run
@@ -52,6 +53,12 @@ def rows(run: RunView) -> list[list[str]]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run", type=Path, metavar="RUN", help="Its folder.")
+    try:
+        run = read_run(parser.parse_args().run)
+    except BadInput as error:
+        parser.error(str(error))
     heads = [
         "arm",
         "resolved",
@@ -64,7 +71,7 @@ def main() -> None:
     ]
     print("| " + " | ".join(heads) + " |")
     print("|" + "---|" * len(heads))
-    for row in rows(read_run(Path(sys.argv[1]))):
+    for row in rows(run):
         print("| " + " | ".join(row) + " |")
 
 

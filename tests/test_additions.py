@@ -14,11 +14,15 @@ import pytest
 from looper.cli.wiring import role_model
 from looper.edges.models.samplers import NAMES
 from looper.errors import BadInput
+from looper.experiment.plans import NAMED_BACKENDS
 from looper.protocols import ChatModel
 from looper.records.memory import MEMORY_KINDS, MemoryKind
 from looper.records.model import BACKENDS, SERVERS, Backend, ModelSpec
-from looper.records.plan import PLAIN_SUITES, REAL_SUITES, SUITES
+from looper.records.plan import PLAIN_SUITES, REAL_SUITES, SUITES, Sampling
+from tests.contracts.test_models import ASKED, CASES
 from tests.edges.test_model_servers import IDENTITIES, Client
+from tests.fakes.backends import BACKEND_OF, NOT_STARTED
+from tests.fakes.backends import SERVERS as STARTED
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,6 +58,14 @@ def test_every_backend_has_its_traits_and_is_named_where_models_are_written() ->
     (entry,) = re.findall(r"^\| `model` \| text \| – \| required \|.*", text("docs/plan.md"), re.MULTILINE)
     named = re.findall(r"`(\w+)", entry)
     must_have("experiment.plans._ProfileText.model (docs/plan.md)", named, set(BACKENDS) - {"predictions"})
+    told = re.findall(r"--model <str> +(In place of .+\n(?: +[^\s-].*\n)*)", text("docs/cli.md"))
+    for entry in told:
+        must_have(
+            "cli.options.Model (python scripts/write_cli_reference.py)",
+            re.findall(r"\w+", entry),
+            NAMED_BACKENDS,
+        )
+    assert told
     table = (
         text("docs/architecture.md").partition("| backend | identity is made of |")[2].partition("\n\n")[0]
     )
@@ -62,12 +74,39 @@ def test_every_backend_has_its_traits_and_is_named_where_models_are_written() ->
     must_have('docs/architecture.md, "Which model answered",', rows, asked)
 
 
+def test_every_backend_whose_models_are_files_is_among_what_nodes_are_not_sent() -> None:
+    not_sent = re.findall(r"Environments are not sent:.*\n.*", text("docs/scale.md"))
+    must_have(
+        'docs/scale.md, "Environments are not sent",',
+        re.findall(r"`(\w+):FILE`", "".join(not_sent)),
+        [name for name, traits in BACKENDS.items() if traits.named == "file"],
+    )
+
+
 def test_every_server_is_tried_with_each_fault_and_told_how_to_draw_a_token() -> None:
     must_have("tests/edges/test_model_servers.py, IDENTITIES,", IDENTITIES, SERVERS)
     for name in SERVERS:
         Client(name).make("http://127.0.0.1:9")
     # Servers of OpenAI's interface say themselves which one they are.
     must_have("edges.models.samplers.NAMES", NAMES, set(SERVERS) - {"openai"})
+    for name in set(SERVERS) - {"openai"}:
+        told = BACKENDS[name].sampling
+        assert {*NAMES[name]} == {*(Sampling.model_fields if told is None else told)}, (
+            f"records.model.BACKENDS: `sampling` of {name} is not what edges.models.samplers.NAMES has"
+        )
+
+
+def test_every_server_keeps_to_the_contract_of_servers_and_every_other_model_to_that_of_models() -> None:
+    must_have(
+        "tests/fakes/backends.py, BACKEND_OF (or NOT_STARTED),",
+        {*BACKEND_OF.values(), *NOT_STARTED},
+        SERVERS,
+    )
+    must_have("tests/fakes/backends.py, SERVERS,", STARTED, BACKEND_OF)
+    (heads,) = re.findall(r"^ *\| row \|.*", text("docs/architecture.md"), re.MULTILINE)
+    columns = {name for name in BACKEND_OF for head in heads.split("|") if head.strip().startswith(name)}
+    must_have('docs/architecture.md, "What a server keeps to",', columns, BACKEND_OF)
+    must_have("tests/contracts/test_models.py, CASES,", CASES, ASKED)
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -75,7 +114,7 @@ def test_a_backend_has_roles_of_evolve_or_is_refused_with_those_that_have(
     name: Backend, tmp_path: Path
 ) -> None:
     (tmp_path / "script.txt").write_text("said")
-    called = str(tmp_path / "script.txt") if name == "scripted" else "x"
+    called = str(tmp_path / "script.txt") if BACKENDS[name].named == "file" else "x"
 
     def made() -> ChatModel:
         return role_model(ModelSpec(backend=name, name=called), "key", 1000, 1.0, lambda why, seconds: None)

@@ -284,6 +284,30 @@ def test_a_new_plan_is_written_once_and_accepted_as_it_is(tmp_path: Path, state:
     assert (tmp_path / "mine.toml").read_text() == "mine = 1\n"
 
 
+OVERSEEN = """title = "Oversight"
+hypothesis = "An overseer helps."
+factor = "oversight"
+[[arms]]
+name = "base"
+role = "base"
+[[arms]]
+name = "overseen"
+role = "treatment"
+learning = { treatment = "oversight" }
+[profiles.demo]
+like = "demo"
+"""
+
+
+@pytest.mark.parametrize(
+    ("profile", "said"), [("", "its own model"), ('overseer = "nano:small"\n', "nano:small")]
+)
+def test_a_plan_says_who_oversees(tmp_path: Path, state: Path, profile: str, said: str) -> None:
+    (tmp_path / "mine.toml").write_text(OVERSEEN + profile)
+    told = looper("plan", "mine.toml", cwd=tmp_path, LOOPER_HOME=str(state))
+    assert f"arm overseen: oversight, overseer {said}, memory lessons (" in told.stdout, told.stderr
+
+
 def test_a_plan_is_laid_out_without_its_model(project: Path, state: Path) -> None:
     found = looper("plan", "exp00", "--model", "mlx:nowhere", cwd=project, LOOPER_HOME=str(state))
     assert (

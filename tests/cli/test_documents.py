@@ -3,6 +3,9 @@
 import ast
 import itertools
 import re
+import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +44,32 @@ NO_COUNTS = {
 RECORDED = {"cells", "len(deliveries)", "len(self.examples)", "self.seen", "workers"}
 """In scripts, in what records hold and in what was found of them, where other words are other records."""
 DECIDED = re.compile(r"^- (?:primary|secondary): .*, (?:shown|refuted)\b", re.MULTILINE)
+
+
+SCRIPTS = DOCS.parent / "scripts"
+
+
+def test_every_script_says_how_it_is_called() -> None:
+    programs = [path for path in SCRIPTS.rglob("*.py") if "__main__" in path.read_text("utf-8")]
+    mute = [path.name for path in programs if "parse_args(" not in path.read_text("utf-8")]
+    assert programs and not mute, "with argparse, so that --help does nothing else"
+    for arguments, code, said in (
+        (["--help"], 0, "usage: "),
+        (["nowhere"], 2, "error: nowhere is no usable"),
+    ):
+        told = subprocess.run(
+            [sys.executable, str(SCRIPTS / "write_ways_table.py"), *arguments], capture_output=True, text=True
+        )
+        assert told.returncode == code and said in told.stdout + told.stderr
+        assert "Traceback" not in told.stderr
+
+
+def test_the_table_of_all_ways_to_learn_has_arms_of_their_plan_alone() -> None:
+    """Rows of one run: an arm that is added later has none until it is made anew, one that is taken out or renamed goes with its row."""
+    plan = tomllib.loads((DOCS.parent / "experiments" / "ways.toml").read_text("utf-8"))
+    table = (DOCS / "learning.md").read_text("utf-8").partition("## What each did to the embedded agent")[2]
+    rows = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    assert rows and rows == [arm["name"] for arm in plan["arms"] if arm["name"] in rows]
 
 
 def test_the_plan_in_the_page_on_own_experiments_is_one(tmp_path: Path, state: Path) -> None:

@@ -1340,15 +1340,34 @@ def test_c8_whoever_waits_for_an_answer_can_be_interrupted(
     def interrupt(*_: object) -> None:
         raise Interrupted
 
+    soon = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1))
     before = signal.signal(signal.SIGUSR1, interrupt)
     try:
         with ScriptedServer(answer) as server:
-            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+            model = client.make(server.url)
+            soon.start()
             begun = time.monotonic()
             with pytest.raises(Interrupted):
-                ask_it(client.make(server.url))
+                ask_it(model)
             assert time.monotonic() - begun < 1
             assert gone.wait(1.5), "and the server sees that nobody listens"
+    finally:
+        # Without the handler the signal would end pytest, which then says nothing of what failed.
+        soon.cancel()
+        if soon.is_alive():
+            soon.join()
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_server_that_has_no_client_here_yet_fails_its_tests_and_does_not_end_them() -> None:
+    ended = threading.Event()
+    before = signal.signal(signal.SIGUSR1, lambda *_: ended.set())
+    try:
+        with pytest.raises(pytest.fail.Exception, match="Client, has nothing for another"):
+            test_c8_whoever_waits_for_an_answer_can_be_interrupted(
+                Client("another"), lambda model: model.identity()
+            )
+        assert not ended.wait(0.6)
     finally:
         signal.signal(signal.SIGUSR1, before)
 

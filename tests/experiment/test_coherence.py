@@ -32,32 +32,30 @@ def refusal(contrasts: str, profile: str = "", reason: str = "") -> str:
     return ""
 
 
-def one_measurement(how: str, key: str, *places: str) -> str:
-    return "; ".join(
-        f"{place}.{key}: {name} samples nothing {how}, so that its 2 seeds are one measurement that is counted 2 times. Give it one seed "
+def one_measurement(how: str, place: str, arms: str) -> str:
+    return (
+        f"{place}: {arms} samples nothing {how}, so that its 2 seeds are one measurement that is counted 2 times. Give it one seed "
         "(only_seeds = 1, or seeds), or let it draw"
-        for place, name in zip(places, ("base", "warm"), strict=False)
     )
 
 
-BOTH = ("4:3: arms.0", "7:3: arms.1")
+ALIKE = "base (as well as warm)"
 SEEDS = "seeds = [0, 1]\n"
 PROFILES = [
-    (f"{SEEDS}temperature = 0.05", f"{SEEDS}temperature = 0.049", one_measurement("at temperature 0.049", "temperature", BOTH[0])),
-    ("seeds = [0]\ntemperature = 0.0", f"{SEEDS}temperature = 0.0", one_measurement("at temperature 0", "temperature", BOTH[0])),
-    (f"{SEEDS}sampling = {{ top_k = 2 }}", f"{SEEDS}sampling = {{ top_k = 1 }}", one_measurement("with top_k = 1", "sampling", *BOTH)),
-    (f"{SEEDS}sampling = {{ top_p = 0.05 }}", f"{SEEDS}sampling = {{ top_p = 0.049 }}", one_measurement("with top_p = 0.049", "sampling", *BOTH)),
-    (f"{SEEDS}sampling = {{ min_p = 0.95 }}", f"{SEEDS}sampling = {{ min_p = 0.951 }}", one_measurement("with min_p = 0.951", "sampling", *BOTH)),
+    (f"{SEEDS}temperature = 0.05", f"{SEEDS}temperature = 0.049", one_measurement("at temperature 0.049", "20:1: temperature", "base")),
+    ("seeds = [0]\ntemperature = 0.0", f"{SEEDS}temperature = 0.0", one_measurement("at temperature 0", "20:1: temperature", "base")),
+    (f"{SEEDS}sampling = {{ top_k = 2 }}", f"{SEEDS}sampling = {{ top_k = 1 }}", one_measurement("with top_k = 1", "20:1: sampling", ALIKE)),
+    (f"{SEEDS}sampling = {{ top_p = 0.05 }}", f"{SEEDS}sampling = {{ top_p = 0.049 }}", one_measurement("with top_p = 0.049", "20:1: sampling", ALIKE)),
+    (f"{SEEDS}sampling = {{ min_p = 0.95 }}", f"{SEEDS}sampling = {{ min_p = 0.951 }}", one_measurement("with min_p = 0.951", "20:1: sampling", ALIKE)),
     (
         'model = "anthropic:claude-x"\ntemperature = 1.0',
         'model = "anthropic:claude-x"\ntemperature = 1.1',
-        "4:3: arms.0.temperature: base: Anthropic's interface takes no temperature above 1. Lower it",
+        "20:1: temperature: base: anthropic takes no temperature above 1. Lower it to 1",
     ),
     (
         'model = "anthropic:claude-x"\nsampling = { top_k = 5, top_p = 0.5 }',
         'model = "anthropic:claude-x"\nsampling = { top_k = 5, min_p = 0.1, repeat_penalty = 1.1 }',
-        "4:3: arms.0.sampling: base: Anthropic's interface cannot be told min_p, repeat_penalty. Leave it out; "
-        "7:3: arms.1.sampling: warm: Anthropic's interface cannot be told min_p, repeat_penalty. Leave it out",
+        f"20:1: sampling: {ALIKE}: anthropic cannot be told min_p, repeat_penalty. Leave them out",
     ),
     (
         "discordance = 0.05",
@@ -93,6 +91,14 @@ PROFILES = [
 @pytest.mark.parametrize(("taken", "refused", "said"), PROFILES, ids=[said[:40] for *_, said in PROFILES])
 def test_the_bounds_of_a_profile(taken: str, refused: str, said: str) -> None:
     assert (refusal(WARM, taken), refusal(WARM, refused)) == ("", said)
+
+
+def test_what_an_arm_has_of_its_own_is_said_of_the_arm() -> None:
+    cold = arm("cold", "temperature = 1.2") + WARM
+    assert refusal(cold, 'model = "anthropic:claude-x"\ntemperature = 1.1') == (
+        "25:1: temperature: base: anthropic takes no temperature above 1. Lower it to 1; "
+        "14:1: arms.2.temperature: cold: anthropic takes no temperature above 1. Lower it to 1"
+    )
 
 
 def asking(more: str) -> str:
@@ -140,10 +146,7 @@ def test_the_bounds_of_a_difference(taken: str, refused: str, said: str) -> None
 
 
 def test_a_margin_in_nats_is_a_fifth_of_the_probability_of_every_token() -> None:
-    elsewhere = "; ".join(
-        f"15:1: contrasts.0.metric: {name} has no retention: that is measured after the batches of a strategy"
-        for name in ("base", "warm")
-    )
+    elsewhere = f"15:1: contrasts.0.metric: {ALIKE} has no retention: that is measured after the batches of a strategy"
     wide = (
         "16:1: contrasts.0.margin: warm − base would call arms alike that differ by 0.224 nats per token, and the widest that is taken for "
         "nothing, a fifth of the probability of every token, 0.223 nats: it is 0.223 nats per token. Lower the margin; "
@@ -267,7 +270,7 @@ def test_a_rank_is_held_to_the_model_that_is_named() -> None:
 def test_what_was_sampled_before_differs_from_seed_to_seed_without_drawing_now() -> None:
     greedy = f"{SEEDS}temperature = 0.0\n{EXPERIENCE}"
     assert refusal(arm("m", trained("rank = 4")) + arm("n", told(1, 90)) + WARM, greedy) == one_measurement(
-        "at temperature 0", "temperature", BOTH[0]
+        "at temperature 0", "30:1: temperature", "base"
     )
 
 
@@ -377,8 +380,8 @@ LACKS = {
 @pytest.mark.parametrize("metric", LACKS)
 def test_what_an_arm_never_has_is_not_compared(metric: str) -> None:
     asked = arm("a", trained("rank = 4")) + contrast("a", "base", f'metric = "{metric}"\n')
-    assert refusal(asked, EXPERIENCE, reason="a warmer one") == "; ".join(
-        f"20:1: contrasts.0.metric: {name} has no {metric}: {LACKS[metric]}" for name in ("base", "a")
+    assert refusal(asked, EXPERIENCE, reason="a warmer one") == (
+        f"20:1: contrasts.0.metric: base (as well as a) has no {metric}: {LACKS[metric]}"
     )
 
 

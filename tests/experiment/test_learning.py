@@ -250,7 +250,12 @@ def test_every_learning_arm_has_its_consolidation_and_its_proofs(
 
 def test_an_overseer_has_the_memory_and_the_agent_has_not(finished: tuple[Project, RunView, str]) -> None:
     """What it changed is marked in its steps, and the successes that it guided are learned from like any other."""
-    _, run, _ = finished
+    project, run, _ = finished
+    proven = next(
+        found for found in run.proofs if (found.kind, found.arm) == (ProofKind.MEMORY_DELIVERED, "overseen")
+    )
+    listed = project.looper("memory", "list").stdout
+    assert f"overseen: 4 rollouts; its overseer is told, not the agent: {proven.said}\n" in listed
     told = [end for end in run.trajectories if end.arm == "overseen"]
     assert told and not any(end.memory or end.memory_tokens for end in told)
     assert next(found for found in run.consolidations if found.arm == "overseen").items
@@ -617,6 +622,7 @@ def test_a_plan_is_foretold_from_the_run_that_is_there(
     gathering = 8 * 2 * 5  # Own, redrawn, of an older state, under an overseer, and before a second round.
     assert f"cells: 64 (4 tasks, 16 arms, 1 seed) and {gathering} to gather experience" in told
     unknown = project.looper("plan", "learn").stdout
+    assert "arm overseen: oversight, overseer nano:small, memory lessons (" in unknown
     assert (
         "time: not measured" in unknown
         and "no difference is shown in 80 % of runs, if equal arms differ in 30 % of cells" in unknown

@@ -915,18 +915,18 @@ NOT_LESS, NOT_MORE, SAME = (f'expect = "{each}"\n' for each in ("not_less", "not
         (
             contrast("warm", "base"),
             {"profile": "seeds = [0, 1]\ntemperature = 0.0"},
-            "arms.0.temperature: base samples nothing at temperature 0, so that its 2 seeds are one measurement",
+            ": temperature: base samples nothing at temperature 0, so that its 2 seeds are one measurement",
         ),
         (
             contrast("warm", "base"),
             {"profile": "seeds = [0, 1]\ntemperature = 1e-6"},
-            "arms.0.temperature: base samples nothing at temperature 1e-06, so that its 2 seeds are one measurement",
+            ": temperature: base samples nothing at temperature 1e-06, so that its 2 seeds are one measurement",
         ),
         *(
             (
                 contrast("warm", "base"),
                 {"profile": f"seeds = [0, 1]\nsampling = {{ {drawn} }}"},
-                f"arms.0.sampling: base samples nothing with {drawn}, so that its 2 seeds are one measurement",
+                f": sampling: base (as well as warm) samples nothing with {drawn}, so that its 2 seeds are one measurement",
             )
             for drawn in ("top_k = 1", "min_p = 0.999", "top_p = 0.01")
         ),
@@ -1006,7 +1006,7 @@ def test_reasons_of_arms_are_held_to_the_settings_too_and_say_something() -> Non
         ("", ("Warmth harms this agent.", "Warmth helps this agent.", SAID[2]), "shown: warm − base comes out so where warm has more resolved"),
         ("", ("Warmth helps this agent.", "Warmth gains a little.", SAID[2]), "refuted: warm − base comes out so where warm has less resolved"),
         ("", ("Warmth resolves fewer tasks.", *SAID[1:]), "shown: warm − base comes out so where warm has more resolved"),
-        ('metric = "interventions"\n', ("Warmth harms this agent.", "Warmth lowers this share.", SAID[2]), "warm has no interventions"),
+        ('metric = "interventions"\n', ("Warmth harms this agent.", "Warmth lowers this share.", SAID[2]), "warm) has no interventions"),
         ("", ("-", *SAID[1:]), "shown: warm − base has no words for this outcome"),
         ("", ("Warmth helps.", *SAID[1:]), 'shown: warm − base: "Warmth helps." is too short'),
         ("", (SAID[0], "warmth changes the outcome", SAID[2]), "shown: warm − base says the same of two outcomes"),

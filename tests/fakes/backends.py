@@ -195,11 +195,17 @@ Client = OpenAICompatibleModel | OllamaModel
 OLLAMA, VLLM = "Ollama", "vLLM"
 
 
+BACKEND_OF = {"llama.cpp": "openai", "mlx_lm.server": "openai", VLLM: "vllm", OLLAMA: "ollama"}
+"""What Looper calls a server of each name."""
+NOT_STARTED = {"anthropic"}
+"""Backends whose servers run elsewhere only."""
+
+
 def client(server: str, model: str, url: str) -> Client:
     """What Looper asks a server of that name with. `url` has no path."""
-    if server == OLLAMA:
+    backend = BACKEND_OF[server]
+    if backend == "ollama":
         return OllamaModel(model, base_url=url, context_tokens=512)
-    backend = "vllm" if server == VLLM else "openai"
     return OpenAICompatibleModel(model, "", base_url=f"{url}/v1", context_tokens=512, backend=backend)
 
 

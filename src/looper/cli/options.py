@@ -84,7 +84,8 @@ Profile = Annotated[
 Model = Annotated[
     str | None,
     typer.Option(
-        help="In place of the profile's: nano, ollama:NAME, mlx:FOLDER or mlx:NAME (looper model), openai:NAME@URL, vllm:NAME@URL."
+        help="In place of the profile's: nano, mlx:FOLDER or mlx:NAME (looper model), ollama:NAME, openai:NAME@URL, vllm:NAME@URL, "
+        "anthropic:NAME, scripted:FILE, gold, noop, expert. What each is says docs/plan.md."
     ),
 ]
 Arms = Annotated[list[str] | None, typer.Option(help="Only this arm's cells; can be repeated.")]

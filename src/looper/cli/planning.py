@@ -23,6 +23,7 @@ from looper.metrics.design import effect_of_interest, is_pilot, scope_of, unit_o
 from looper.metrics.registered import ALPHA
 from looper.records.learning import Experience, Learning, Source, TrainingChange, Treatment
 from looper.records.memory import Remembering
+from looper.records.model import ModelSpec
 from looper.records.plan import AS_COMPUTED, Arm, Expect, LimitsChange, Metric, Override, Plan, Sampling
 from looper.records.task import Task
 from looper.records.text import counted, listed
@@ -151,10 +152,9 @@ def _trained(arms: Sequence[Arm]) -> list[Learning]:
 
 
 def _settings(plan: Plan, arm: Arm) -> dict[str, str]:
-    model, limits = arm.model, plan.limits_of(arm)
-    adapter = f" with the adapter {model.adapter}" if model.adapter else ""
+    limits = plan.limits_of(arm)
     settings = {
-        "model": f"{model.backend}{':' * bool(model.name)}{model.name}{adapter}",
+        "model": _model(arm.model),
         "scaffold": arm.scaffold.name,
         "temperature": plainly(arm.temperature),
         "repetition": str(arm.repetition),
@@ -171,14 +171,23 @@ def _settings(plan: Plan, arm: Arm) -> dict[str, str]:
     }
 
 
+def _model(model: ModelSpec) -> str:
+    adapter = f" with the adapter {model.adapter}" if model.adapter else ""
+    return f"{model.backend}{':' * bool(model.name)}{model.name}{adapter}"
+
+
 def _learning(plan: Plan, learning: Learning) -> Iterator[str]:
     """As it is written; of training and memory as both are resolved."""
     experience = plan.experience
     written = learning.model_dump(
-        mode="json", exclude_unset=True, exclude={"treatment", "training", "memory", "teacher"}
+        mode="json",
+        exclude_unset=True,
+        exclude={"treatment", "overseer", "training", "memory", "teacher"},
     )
     if learning.treatment is not Treatment.MEMORY:
         yield learning.treatment.value
+    if learning.treatment is Treatment.OVERSIGHT:
+        yield f"overseer {_model(learning.overseer) if learning.overseer else 'its own model'}"
     yield from _flat(written)
     if learning.training is not None and experience is not None and experience.training is not None:
         usual = _shown(experience.training)

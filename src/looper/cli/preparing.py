@@ -168,22 +168,9 @@ def refuse_impossible(
         data_stops(plan, [found.gate for found in overrides]),
         all(found.gate is not Gate.MEMORY for found in overrides),
     )
-    wrong = _said_once([*impossible(selected), *_unsupported(plan, settings.runs)], plan)
-    if found := [written.said(said, *path) for path, said in wrong]:
+    if found := written.all_said([*impossible(selected), *_unsupported(plan, settings.runs)]):
         raise BadInput(f"{'; '.join(found)}.")
     _refuse_taught(plan, settings)
-
-
-def _said_once(wrong: Sequence[tuple[Keys, str]], plan: Plan) -> Iterator[tuple[Keys, str]]:
-    """What is said of one key alike of several arms, in whose name it begins, is said of them together."""
-    names = [arm.name for arm in plan.arms]
-    told = [(said, next((name for name in names if said.startswith(f"{name} ")), "")) for _, said in wrong]
-    alike = grouped(
-        ((path, said.removeprefix(name)), name) for (path, _), (said, name) in zip(wrong, told, strict=True)
-    )
-    for (path, rest), (first, *others) in alike.items():
-        more = ", ".join(filter(None, others))
-        yield path, f"{first}{f' (as well as {more})' if more else ''}{rest}"
 
 
 def _refuse_taught(plan: Plan, settings: Settings) -> None:

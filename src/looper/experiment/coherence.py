@@ -17,6 +17,7 @@ from looper.experiment.toml_positions import Path
 from looper.records.base import Record, content_hash
 from looper.records.learning import Learning, TrainingChange, Treatment
 from looper.records.memory import RetrievalSettings
+from looper.records.model import BACKENDS
 from looper.records.plan import AS_COMPUTED, Arm, ArmRole, Chooser, Contrast, Expect, Metric, Plan, Scaffold
 from looper.records.text import counted
 from looper.records.training import AdapterKind, Format
@@ -130,24 +131,19 @@ def _counted_twice(plan: Plan) -> Iterator[tuple[Path, str]]:
 
 
 def _never_sampled_so(plan: Plan) -> Iterator[tuple[Path, str]]:
-    """Arms whose model cannot be told how to draw: Anthropic's interface has three words for it, and temperatures up to 1."""
+    """Arms whose model cannot be told how to draw."""
     for at, arm in enumerate(plan.arms):
-        if arm.model.backend != "anthropic":
-            continue
-        if arm.temperature > 1:
+        backend, traits = arm.model.backend, BACKENDS[arm.model.backend]
+        if traits.highest_temperature is not None and arm.temperature > traits.highest_temperature:
             yield (
                 ("arms", at, "temperature"),
-                f"{arm.name}: Anthropic's interface takes no temperature above 1. Lower it",
+                f"{arm.name}: {backend} takes no temperature above {traits.highest_temperature:g}. Lower it to {traits.highest_temperature:g}",
             )
-        unsaid = [
-            name
-            for name in sorted((arm.sampling or AS_COMPUTED).model_fields_set)
-            if name not in ("top_k", "top_p")
-        ]
-        if unsaid:
+        told = (arm.sampling or AS_COMPUTED).model_fields_set
+        if traits.sampling is not None and (unsaid := sorted(told - {*traits.sampling})):
             yield (
                 ("arms", at, "sampling"),
-                f"{arm.name}: Anthropic's interface cannot be told {', '.join(unsaid)}. Leave it out",
+                f"{arm.name}: {backend} cannot be told {', '.join(unsaid)}. Leave {'them' if len(unsaid) > 1 else 'it'} out",
             )
 
 

@@ -121,6 +121,10 @@ class PlanLayers:
                     return found
         return own[0].near(())
 
+    def has(self, path: Path) -> bool:
+        """Whether the very key is in one of the files."""
+        return any(text.where(path) for text in self.texts)
+
     def named(self, path: Path) -> str:
         """Keys as they begin a message, from the top of the first file."""
         return self.from_the_top((*self.texts[0].below, *path), path)

@@ -7,7 +7,7 @@ and profiles are laid over each other, then the frozen plan. Errors of every ste
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import date, time
@@ -37,7 +37,7 @@ from looper.experiment.claims import PlanSettings, UnresolvedExpression, plainly
 from looper.experiment.coherence import faults
 from looper.experiment.plan_errors import PlanLayers, PlanText, did_you_mean, named, problems
 from looper.experiment.toml_positions import Path as Keys
-from looper.records.base import DIMENSIONLESS, Misplaced, Positive, Unit
+from looper.records.base import DIMENSIONLESS, Misplaced, Positive, Unit, grouped
 from looper.records.learning import SPLITS, Experience, Learning, Treatment
 from looper.records.model import BACKENDS, ModelSpec
 from looper.records.plan import (
@@ -264,8 +264,10 @@ def parse_model(text: str) -> ModelSpec:
     backend, _, rest = text.partition(":")
     traits = next((BACKENDS[name] for name in NAMED_BACKENDS if name == backend), None)
     if traits is None:
+        *most, last = [name for name in NAMED_BACKENDS if BACKENDS[name].named in ("maybe", "never")]
         raise BadInput(
-            f'"{text}" names no model. {possible(backend, NAMED_BACKENDS, "There are")} A name follows after a colon but for nano, gold, noop and expert.'
+            f'"{text}" names no model. {possible(backend, NAMED_BACKENDS, "There are")} A name follows after a colon but for '
+            f"{', '.join(most)} and {last}."
         )
     mark = traits.address_after
     name, found, url = rest.partition(mark) if mark else (rest, "", "")
@@ -274,7 +276,7 @@ def parse_model(text: str) -> ModelSpec:
         raise BadInput(
             f'"{text}": the embedded model comes as nano, of half the width, or with fewer bits: {", ".join(NANO_FORMS)}.'
         )
-    if backend != "nano" and bool(name) != traits.takes_name:
+    if traits.named in (("never",) if name else ("always", "file")):
         raise BadInput(f'"{text}": {backend} takes {"no name" if name else f"a name, {backend}:NAME"}.')
     if not mark and "@http" in name:
         raise BadInput(
@@ -317,21 +319,44 @@ class Written:
 
     def where(self, *path: str | int) -> str:
         """`FILE:LINE:COLUMN` of a key of the plan, `arms`, `contrasts` and `choices` by their number in the plan; of other keys
-        as a profile has them."""
-        return self._layers(path).where(_in_file(self.places, path))
+        as a profile has them, also where an arm leaves one to its profile."""
+        layers, key = self._found(path)
+        return layers.where(key)
 
     def said(self, wrong: str, *path: str | int) -> str:
         """What is wrong with a key, behind its place and its name. Of a key that only a profile of all plans has, the place is that of
         another key that `wrong` names and the plan's author wrote, where there is one, and what to write follows."""
-        layers, key = self._layers(path), _in_file(self.places, path)
+        layers, key = self._found(path)
         others = [tuple(name.split(".")) for name in _DOTTED.findall(wrong)]
         return (
             f"{layers.where(key, *others)}: {layers.from_the_top(key, key)}{wrong}{layers.to_set(key, wrong)}"
         )
 
-    def _layers(self, path: Keys) -> PlanLayers:
+    def all_said(self, wrong: Iterable[tuple[Keys, str]]) -> list[str]:
+        """Each as `said`. What is said of one key alike of several arms, in whose name it begins, is said of them together."""
+        arms = [arm.name for arm in self.plan.arms]
+        told = [
+            (path, whole, next((name for name in arms if whole.startswith((f"{name} ", f"{name}: "))), ""))
+            for path, whole in wrong
+        ]
+        # By where a key stands, since several arms can leave one to their profile.
+        alike = grouped(
+            ((self._found(path)[1], whole.removeprefix(name)), (path, name)) for path, whole, name in told
+        )
+        found = []
+        for (_, rest), ((path, first), *others) in alike.items():
+            more = ", ".join(name for _, name in others if name)
+            found.append(self.said(f"{first}{f' (as well as {more})' if more else ''}{rest}", *path))
+        return found
+
+    def _found(self, path: Keys) -> tuple[PlanLayers, Keys]:
+        """The files that have a key of the plan, and the key as they have it."""
+        key = _in_file(self.places, path)
+        match key:
+            case ("arms", int(), str(name)) if not self.experiment.has(key) and self.profile.has((name,)):
+                return self.profile, (name,)
         of_experiment = path[0] in (*self.places, "title", "hypothesis", "factor", "asserts", "measured_only")
-        return self.experiment if of_experiment else self.profile
+        return (self.experiment if of_experiment else self.profile), key
 
 
 def plan_from_text(experiment: str, text: str, source: str, profile: str | None, **options: Any) -> Plan:
@@ -500,7 +525,7 @@ def _in_file(places: Mapping[str, Sequence[int]], path: Keys) -> Keys:
 
 def _means_what_it_says(written: Written, file: ExperimentText) -> None:
     """Raises BadInput that names every part of a plan that cannot be what it is called, and every claim that is not so."""
-    found = [written.said(said, *path) for path, said in faults(written.plan)]
+    found = written.all_said(faults(written.plan))
     settings = PlanSettings(written.plan)
     present = {arm.name for arm in written.plan.arms} | {choice.name for choice in written.plan.choices}
     for number, claim in enumerate(file.asserts):

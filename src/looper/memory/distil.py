@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from textwrap import dedent
 from typing import assert_never
 
@@ -15,6 +16,16 @@ _DEFINED = re.compile(r"\b(?:def|class) (\w+)")
 _FILE = re.compile(r"^\+\+\+ b/(.+?)\t?$", re.MULTILINE)
 
 Render = Callable[[Action], str]
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What a kind tells of a success. Of `paths` and `changes` only what its text shows: by them an agent is said to have used an item."""
+
+    text: str
+    paths: tuple[str, ...]
+    changes: tuple[str, ...]
+    turns: tuple[tuple[str, str], ...] = ()
 
 
 def distil(
@@ -33,10 +44,12 @@ def distil(
     """
     edits = list(net_edits(trajectory.patch))
     title = " ".join(_names(task.problem_statement, steps)) or bare_lines(task.problem_statement.strip())[0]
-    turns: tuple[tuple[str, str], ...] = ()
+    paths = tuple(dict.fromkeys(edit.path for edit in edits))
+    changes = tuple(edit.new for edit in edits if edit.new)
     match kind:
         case MemoryKind.RAW:
             text = "\n".join([title, *(said for step in steps for said in _said(step, render))])
+            told = _Told(text, paths, changes)
         case MemoryKind.SUCCESSES:
             spoken = [
                 pair
@@ -44,26 +57,27 @@ def distil(
                 for pair in zip(("assistant", "user"), _said(step, render), strict=True)
             ]
             turns = (("user", question), *spoken[:-1])
-            text = "\n".join(said for _, said in turns)
+            told = _Told("\n".join(said for _, said in turns), paths, changes, turns)
         case MemoryKind.LESSONS | MemoryKind.PLAYBOOK:
             text = "\n".join([title, *_reads(steps, edits, render), *map(render, edits)])
+            told = _Told(text, paths, changes)
         case MemoryKind.BLANK | MemoryKind.GOLD:
             raise ValueError(f"{kind.value} tells nothing of a success")
         case _:
             assert_never(kind)
     return MemoryItem(
-        id=content_hash(kind.value, text, task.instance_id)[:16],
+        id=content_hash(kind.value, told.text, task.instance_id)[:16],
         kind=kind,
         source=f"{trajectory.cell}#{trajectory.attempt}",
         instance_id=task.instance_id,
         repo=task.repo,
         position=task.sequence_position,
         title=title,
-        text=text,
-        turns=turns,
+        text=told.text,
+        turns=told.turns,
         asked=task.problem_statement,
-        paths=tuple(dict.fromkeys(edit.path for edit in edits)),
-        changes=tuple(edit.new for edit in edits if edit.new),
+        paths=told.paths,
+        changes=told.changes,
     )
 
 

@@ -142,9 +142,9 @@ class MemoryItem(Record):
     asked: str
     """Issue text of its task; retrieval looks here too, the prompt never shows it."""
     paths: tuple[str, ...]
-    """Files that it is about."""
+    """Files that it tells of; empty where it names none."""
     changes: tuple[str, ...]
-    """Code that it says to write; an agent that writes one of these cites it."""
+    """Code that it says to write; an agent that writes one of these cites it. Empty where it tells no code."""
 
 
 class Delivery(Record):

@@ -27,8 +27,8 @@ Backend = Literal[
 class BackendTraits:
     """What a backend is like, for all that treats backends differently without speaking to them."""
 
-    takes_name: bool = True
-    """Whether a model's name follows after a colon; that of `nano` may be left out."""
+    named: Literal["always", "file", "maybe", "never"] = "always"
+    """Whether a model's name follows after a colon; whether it is that of a file, which nodes of a cluster are not sent."""
     address_after: str = ""
     """What stands between a model's name and its server's address; empty where there is no server."""
     key: str = ""
@@ -41,23 +41,31 @@ class BackendTraits:
     """Whether its server may take an adapter that was trained here on the same weights."""
     fills_a_machine: bool = False
     """Whether it runs here and may be large."""
+    is_small: bool = False
+    """Whether many rollouts at once cost it nothing, so that there are more workers than two."""
+    highest_temperature: float | None = None
+    """That it takes: 0 where it draws nothing, None for no bound or where what it says does not depend on its prompt."""
+    sampling: tuple[str, ...] | None = None
+    """Keys of a plan's `sampling` that it can be told; None for all, and where only its server says which."""
     has_roles: bool = True
     """Whether it can have a role of evolve: it answers any prompt, and needs no process, task or file of patches for that."""
 
 
 BACKENDS: Mapping[Backend, BackendTraits] = {
-    "nano": BackendTraits(shows_losses=True, has_roles=False),
+    "nano": BackendTraits(named="maybe", shows_losses=True, is_small=True, has_roles=False),
     "mlx": BackendTraits(shows_losses=True, fills_a_machine=True, has_roles=False),
     "ollama": BackendTraits(address_after="@", fills_a_machine=True),
     "openai": BackendTraits(address_after="@", key="OPENAI_API_KEY", may_carry_adapters=True),
     "vllm": BackendTraits(address_after="@", key="VLLM_API_KEY", may_carry_adapters=True),
     # Models of Anthropic may have an @ in their names.
-    "anthropic": BackendTraits(address_after="@http", key="ANTHROPIC_API_KEY"),
-    "scripted": BackendTraits(reads=False),
-    "gold": BackendTraits(takes_name=False, reads=False, has_roles=False),
-    "noop": BackendTraits(takes_name=False, reads=False, has_roles=False),
-    "expert": BackendTraits(takes_name=False, reads=False, has_roles=False),
-    "predictions": BackendTraits(reads=False, has_roles=False),
+    "anthropic": BackendTraits(
+        address_after="@http", key="ANTHROPIC_API_KEY", highest_temperature=1.0, sampling=("top_k", "top_p")
+    ),
+    "scripted": BackendTraits(named="file", reads=False, is_small=True),
+    "gold": BackendTraits(named="never", reads=False, is_small=True, has_roles=False),
+    "noop": BackendTraits(named="never", reads=False, is_small=True, has_roles=False),
+    "expert": BackendTraits(named="never", reads=False, is_small=True, has_roles=False),
+    "predictions": BackendTraits(reads=False, is_small=True, has_roles=False),
 }
 SERVERS: tuple[Backend, ...] = tuple(name for name, traits in BACKENDS.items() if traits.address_after)
 """Backends that are spoken to at an address."""
@@ -108,4 +116,4 @@ class ModelSpec(Record):
     @property
     def is_small(self) -> bool:
         """Whether many rollouts at once cost it nothing."""
-        return self.backend == "nano" or not self.reads
+        return BACKENDS[self.backend].is_small

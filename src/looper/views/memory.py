@@ -16,6 +16,7 @@ from looper.records.base import grouped
 from looper.records.memory import Draw, MemoryItem, Moment, Remembering, Reverted
 from looper.records.text import bare_lines, counted, listed
 from looper.records.trajectory import Edit, ObservationKind, Step, Trajectory, Write
+from looper.records.treatment import ProofKind
 from looper.records.verdict import Outcome
 from looper.views.runs import RunView
 from looper.views.show import harmless
@@ -98,6 +99,9 @@ def delivery_lines(run: RunView) -> Iterator[str]:
         mine = [told for told in found if told.end.arm == arm.name]
         if not mine:
             continue
+        if arm.has_overseer:
+            yield f"{arm.name}: {counted(len(mine), 'rollout')}; its overseer is told, not the agent: {_overseer_told(run, arm.name)}"
+            continue
         given = [told for told in mine if told.end.memory]
         tokens = [told.end.memory_tokens for told in given if told.end.memory_tokens is not None]
         sizes = (
@@ -114,6 +118,12 @@ def delivery_lines(run: RunView) -> Iterator[str]:
         for why, cells in untold.items():
             if why:
                 yield f"  told nothing, {why}: {listed(cells, LISTED)}"
+
+
+def _overseer_told(run: RunView, arm: str) -> str:
+    """At how many tasks, as it was proven before them: what an overseer is told does not stand in the rollouts."""
+    proofs = [found for found in run.proofs if (found.kind, found.arm) == (ProofKind.MEMORY_DELIVERED, arm)]
+    return proofs[-1].said if proofs else "at how many tasks is not on record"
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from looper.edges.models.http import Server, Timeouts
 from looper.edges.models.samplers import parameters
 from looper.errors import BadInput, ModelReplyBroken, ModelUnfit, one_line
 from looper.protocols import ChatRequest, Message
+from looper.records.model import BACKENDS
 from looper.records.text import estimated_tokens
 from looper.records.trajectory import ModelIdentity, Reply
 
 DEFAULT_URL = "https://api.anthropic.com"
 VERSION = "2023-06-01"
-MOST_TEMPERATURE = 1.0
 NOTHING = "(nothing)"
 """In place of a message without words, which the API refuses."""
 HOW_TO_START = "Check the network, and ANTHROPIC_API_KEY."
@@ -92,9 +92,10 @@ class AnthropicModel:
             for role, text in request.messages
             if role != "system"
         ]
-        if request.temperature > MOST_TEMPERATURE:
+        highest = BACKENDS["anthropic"].highest_temperature
+        if highest is not None and request.temperature > highest:
             raise ModelUnfit(
-                f"{self._server.what} takes no temperature above {MOST_TEMPERATURE:g}, and the plan wants {request.temperature:g}. Lower it in the profile."
+                f"{self._server.what} takes no temperature above {highest:g}, and the plan wants {request.temperature:g}. Lower it in the profile."
             )
         return {
             "model": self._name,
