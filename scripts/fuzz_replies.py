@@ -196,7 +196,7 @@ class Fuzz:
         place = folder / "workspaces"
         sessions = GitSessions(mirrors, folder / "exports", place, self.sandbox, environments.of)
         model = Babbler(options.seed)
-        self.run_context = RunContext(sessions, lambda arm, task, adapter: model, "fuzz")
+        self.run_context = RunContext(sessions, lambda arm, task, adapter, server: model, "fuzz")
         self.limits = Limits(
             steps=options.steps,
             output_tokens=1,

@@ -84,7 +84,7 @@ def main() -> None:
         for name, memories in (("without memory", {}), ("with a fitting memory", items)):
             run_context = RunContext(
                 sessions,
-                lambda arm, task, adapter: model,
+                lambda arm, task, adapter, server: model,
                 "measure",
             )
             report(name, chosen, limits, run_context, memories)

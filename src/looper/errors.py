@@ -309,9 +309,10 @@ class ModelServerFault(ModelError):
 
 
 class ReplyLate(ModelTimeout):
-    """The reply was not over when the time of its request was: the rollout's time is."""
+    """The reply was not over when the time of its request was: the rollout's time is. `silent` where no word of it had come."""
 
     retryable = False
+    silent = False
 
 
 class ContextOverflow(ModelError):

@@ -134,14 +134,15 @@ def test_a_model_server_beside_every_node_ends_with_the_script_and_is_missed_whe
     script, place, seen = project.folder / "run.sh", tmp_path / "places", tmp_path / "se en"
     place.mkdir()
     serve = f"env >{shlex.quote(str(seen))}; echo 'no such model' >&2; "
-    serve += "sleep 1000 & sleep 1000" if end == "with the script" else "exit 3"
+    # One in the background, with nothing in its environment and a session of its own, as containers and daemons are.
+    apart = tmp_path / "apart"
+    leaves = f"env -i setsid sh -c 'echo $$ >{shlex.quote(str(apart))}; exec sleep 1000' & sleep 1"
+    serve += leaves if end == "with the script" else "exit 3"
     asked = ("--address", "127.0.0.1", "--ssh", "sh -c 'exec bash -s'", "--serve", serve, "-o", str(script))
     no_ray = tmp_path / "no_ray"
-    no_ray.write_text("#!/bin/sh\nexec sleep 1000\n")
+    no_ray.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exec {sys.executable} "$@"\nexec sleep 1000\n')
     no_ray.chmod(0o755)
     _given(project.looper("cluster", "hosts", "test", "a", "--python", str(no_ray), *asked))
-    text = script.read_text().replace('head=$address:$("$python"', f'head=$address:$("{sys.executable}"')
-    script.write_text(text)
     begun = {**os.environ, "TMPDIR": str(place), "LOOPER_SERVER_WAIT_S": "7"}
     with subprocess.Popen(["bash", script], env=begun, stderr=subprocess.PIPE, text=True) as process:
         _until(lambda: seen.exists() and "LOOPER_NODE=" in seen.read_text())
@@ -150,12 +151,14 @@ def test_a_model_server_beside_every_node_ends_with_the_script_and_is_missed_whe
         assert not [name for name in variables if name.startswith("RAY_AUTH")], (
             "it has no business with the token"
         )
-        time.sleep(1.5)
+        time.sleep(3)
         process.terminate()
         _, err = process.communicate(timeout=100)
     assert process.returncode == 143, err
     missed = "looper: the model server on " in err and " ended: no such model" in err
     assert missed is (end == "by itself"), err
+    if end == "with the script":
+        _until(lambda: not Path(f"/proc/{apart.read_text().strip()}").exists())
     mark = f"LOOPER_NODE={variables['LOOPER_NODE']}".encode()
     _until(lambda: not [each for each in Path("/proc").glob("[0-9]*") if _has(each, mark)])
     _until(lambda: not list(place.iterdir()))

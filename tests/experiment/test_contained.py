@@ -59,7 +59,9 @@ class Run:
     def play(self, *scripts: Sequence[str], model: type[ScriptedModel] = ScriptedModel) -> list[Verdict]:
         """The last verdict of each cell."""
         models = [model(script) for script in scripts]
-        run_context = replace(self.run_context, model_for=lambda arm, task, adapter: models[int(adapter)])
+        run_context = replace(
+            self.run_context, model_for=lambda arm, task, adapter, server: models[int(adapter)]
+        )
         seeds = tuple(range(len(scripts)))
         plan = Plan(
             experiment="contained", profile="test", title="Contained", hypothesis="A cell ends alone.", factor="none",
@@ -103,7 +105,7 @@ def run(
     arm: Arm,
     limits: Limits,
 ) -> Run:
-    run_context = RunContext(sessions, lambda arm, task, adapter: ScriptedModel([]), "test")
+    run_context = RunContext(sessions, lambda arm, task, adapter, server: ScriptedModel([]), "test")
     return Run(tmp_path / "run", task, run_context, arm, limits)
 
 

@@ -195,10 +195,24 @@ def test_several_servers_of_one_model_answer_every_arm_equally_often(project: Pr
     assert read_run(project.run).sessions[-1].workers == 8, "two for each server"
     shares = rollouts_by_server(project)
     assert shares == {(arm, (server,)): 2 for arm in ("base", "again") for server in (1, 2, 3, 4)}
+    at = {
+        end.cell.partition("/")[2]: end.servers
+        for end in read_stream(project.run, "trajectories", Trajectory)
+        if end.arm == "base"
+    }
+    assert at == {
+        end.cell.partition("/")[2]: end.servers
+        for end in read_stream(project.run, "trajectories", Trajectory)
+        if end.arm == "again"
+    }, "what differs between servers is no part of a pair's difference"
     steps = list(read_stream(project.run, "steps", Step))
     assert len({(step.cell, step.reply.server) for step in steps}) == 16, "a rollout stays where it began"
-    report = project.looper("report", "test", "--verify")
-    assert report.returncode == 0 and "by server" not in report.stdout, report.stdout
+    assert project.looper("report", "test", "--verify").returncode == 0
+    assert project.looper("report", "test").returncode == 0
+    report = (project.run / "report.md").read_text()
+    assert "rollouts by server" not in report
+    for port in ports:
+        assert f"server http://127.0.0.1:{port}/v1: 4 rollouts, 0 resolved; ended by done 4" in report
 
 
 def test_a_server_that_is_gone_for_good_costs_no_cell_where_others_have_the_model(project: Project) -> None:
@@ -212,7 +226,7 @@ def test_a_server_that_is_gone_for_good_costs_no_cell_where_others_have_the_mode
         _, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
         gone = f"The model server at http://127.0.0.1:{ports[1]}/v1"
-        (told,) = {line for line in err.splitlines() if "Another server of the model answers" in line}
+        (told,) = {line for line in err.splitlines() if "Another server of the model is asked" in line}
         assert gone in told
         assert len(project.verdicts()) == 16
         assert {verdict.attempt for verdict in project.verdicts()} == {1}
@@ -232,13 +246,19 @@ def test_servers_that_are_not_one_model_and_addresses_that_are_none_are_refused_
         in refused.stderr
     )
     for given, why in [
-        ("http://a:1,b:2", 'server 2 of 2 has "b:2" for its address'),
-        ("http://a:1,", 'server 2 of 2 has "" for its address'),
+        ("http://a:1,b:2", '"b:2" is no address that can be used'),
+        ("http://a:1,", '"" is no address that can be used'),
         ("http://a:1, http://b:2", "no space between them"),
-        ("http://a:1/v1,http://a:1", "http://a:1 is named twice"),
+        ("http://a:1/v1,http://a:1", "http://a:1/v1 and http://a:1 are one server"),
+        ("http://localhost:1,http://127.0.0.1:1/v1/", "are one server"),
+        ("HTTP://A:1,http://a:1", "are one server"),
+        ("http://me:hunter2@a:1", "addresses are recorded. Set OPENAI_API_KEY to it"),
+        ("http://a:99999", "Port out of range"),
     ]:
         said = project.looper(*asked[:-1], f"openai:m@{given}")
-        assert said.returncode == 2 and why in said.stderr, said.stderr
+        assert said.returncode == 2 and why in said.stderr and "hunter2" not in said.stderr, said.stderr
+        planned = project.looper("plan", *asked[1:-1], f"openai:m@{given}")
+        assert planned.returncode == 2 and why in planned.stderr, planned.stderr
 
 
 @pytest.mark.proof
@@ -272,7 +292,7 @@ def test_a_run_on_two_real_servers_of_which_one_is_killed_ends_as_one_on_a_singl
         second.kill()
         _, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
-        assert err.count("Another server of the model answers in its place") == 1
+        assert err.count("Another server of the model is asked in its place") == 1
         other = one.looper(*asked)
         assert other.returncode == 0, other.stderr
     finally:

@@ -86,7 +86,7 @@ def test_p01_what_ends_after_the_run_was_stopped_is_not_recorded(
     model = ScriptedModel(["<bash>echo new > new.txt</bash>", "<done></done>"])
     run_context = RunContext(
         replace(sessions, sandbox=Interrupting(sandbox, during, stop.set)),
-        lambda arm, task, adapter: model,
+        lambda arm, task, adapter, server: model,
         "test",
     )
     ledger = Ledger(tmp_path, manifest)

@@ -58,7 +58,7 @@ def bench(
     kept = StoredVerdicts(folder, run)
     return Bench(
         RunContext(
-            replace(sessions, sandbox=counting), lambda arm, task, adapter: model, "test", judged=kept
+            replace(sessions, sandbox=counting), lambda arm, task, adapter, server: model, "test", judged=kept
         ),
         arm.model_copy(update={"model": ModelSpec(backend="scripted", name="script")}),
         limits,

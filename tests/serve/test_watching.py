@@ -113,6 +113,8 @@ def test_programs_watch_by_an_object_a_line_each_as_status_has_it(runs: Path, tm
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, **here},
+        # Whoever began this in the background had it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout
         seen = [json.loads(process.stdout.readline()) for _ in range(3)]

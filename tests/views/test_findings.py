@@ -555,10 +555,10 @@ def test_time_is_of_the_arms_that_are_asked_about_and_carries_how_far_arms_lie_a
         "it may be like neither"
     )
     assert told((*plan.arms, third)).endswith(
-        "; 1 other arm is taken to be like them, and the interval is of how far apart its arms lie"
+        "; 1 other arm is taken to be like them, and the interval is of how far apart its arms lie; starting comes on top"
     )
     assert told((plan.arms[0], third)).endswith(
-        f"in {alone.name}; 1 other arm is taken to be like it, and the interval is of the cells of base alone"
+        f"in {alone.name}; 1 other arm is taken to be like it, and the interval is of the cells of base alone; starting comes on top"
     )
 
 

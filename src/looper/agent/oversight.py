@@ -73,7 +73,9 @@ class SupervisedModel:
             if not differs:
                 return _with_cost(first, both)
             self._count(request.conversation)
-            return _with_cost(second, both).model_copy(update={"overseen": True})
+            # Which server answered, and beside how many, is told of the agent's own model.
+            kept = {"overseen": True, "server": first.server, "in_flight": first.in_flight}
+            return _with_cost(second, both).model_copy(update=kept)
         return self._think_again(request, first, both, differs)
 
     def _think_again(self, request: ChatRequest, first: Reply, spent: Reply, differs: bool) -> Reply:

@@ -68,7 +68,7 @@ node() {
   export LOOPER_NODE="$place"
   if [ -n "$serve" ] && [ "${cells:-1}" != 0 ]; then
     export LOOPER_SERVER_WAIT_S="${LOOPER_SERVER_WAIT_S:-600}"
-    env -u RAY_AUTH_MODE -u RAY_AUTH_TOKEN_PATH bash -c "$serve" >"$place/server" 2>&1 &
+    env -u RAY_AUTH_MODE -u RAY_AUTH_TOKEN_PATH "$python" -c "$keeper" "$serve" "$here" &
     server=$!
   fi
   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$place/token" RAY_USAGE_STATS_ENABLED=0
@@ -92,14 +92,7 @@ node() {
     code=69
     "$python" -m ray.scripts.scripts start "${what[@]}" >"$place/log" 2>&1 &
     ray=$!
-    while kill -0 "$ray" 2>/dev/null && kill -0 "$life" 2>/dev/null; do
-      sleep 0.5
-      if [ -n "$server" ] && ! kill -0 "$server" 2>/dev/null; then
-        said=$(grep -v '^[[:space:]]*$' "$place/server" | tail -n 3 | tr '\n' ' ')
-        echo "looper: the model server on $here ended: ${said:-it said nothing}" >&2
-        server=''
-      fi
-    done
+    while kill -0 "$ray" 2>/dev/null && kill -0 "$life" 2>/dev/null; do sleep 0.5; done
     kill -0 "$life" 2>/dev/null || code=0
     if [ "$code" != 0 ]; then
       said=$(grep -v '^[[:space:]]*$' "$place/log" | tail -n 3 | tr '\n' ' ')
@@ -124,12 +117,60 @@ node() {
 # What a node is sent: the function above, its arguments, the token, and nothing more until this script has ended, however that is.
 program() {
   declare -f node
+  printf 'keeper=%q\n' "$keeper"
   printf 'node %q %q %q %q %q %q\n' "$head" "$1" "$2" "$memory_mb" "$python" "$serve"
   cat "$place/token"
   echo
   while [ -e "$place/token" ] && kill -0 "$$" 2>/dev/null; do sleep 1; done
 }
 """
+
+_KEEPER = r"""
+import ctypes, os, signal, subprocess, sys, time
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+said = b""
+def children():
+    found = []
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                if int(file.read().rpartition(b")")[2].split()[1]) == os.getpid():
+                    found.append(int(name))
+        except OSError:
+            pass
+    return found
+def end(*_):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    began = time.monotonic()
+    while here := children():
+        for each in here:
+            try:
+                os.kill(each, signal.SIGTERM if time.monotonic() - began < 5 else signal.SIGKILL)
+            except OSError:
+                pass
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            pass
+        time.sleep(0.2)
+    os._exit(0)
+signal.signal(signal.SIGTERM, end)
+ours, its = os.pipe()
+subprocess.Popen(["bash", "-c", sys.argv[1]], stdin=subprocess.DEVNULL, stdout=its, stderr=its)
+os.close(its)
+while piece := os.read(ours, 65536):
+    said = (said + piece)[-65536:]
+try:
+    while True:
+        os.wait()
+except ChildProcessError:
+    pass
+lines = [line.strip() for line in said.decode("utf-8", "replace").splitlines() if line.strip()][-3:]
+words = " ".join("".join(sign if sign.isprintable() else "?" for sign in line[-200:]) for line in lines)
+sys.stderr.write(f"looper: the model server on {sys.argv[2]} ended: {words or 'it said nothing'}\n")
+"""
+"""Runs the command of a model server as the parent of all that comes of it, keeps the end of what it says, and says so where all of it is over."""
 
 _BEGIN = r"""
 # Signalled before its time is over, the run ends in order within seconds; what it recorded stays.
@@ -311,9 +352,11 @@ done
 def _serving(batch: Batch) -> str:
     """The command of the model servers, and patience until they are up."""
     if not batch.serve:
-        return "serve="
+        return "serve= keeper="
     return f"""# A model server on every node that works on cells, which ends with the node. A run waits ten minutes for it.
 serve={shlex.quote(batch.serve)}
+# What starts it: whatever it begins stays below this process, also what goes into the background or empties its environment, and ends with it.
+keeper={shlex.quote(_KEEPER)}
 export LOOPER_SERVER_WAIT_S="${{LOOPER_SERVER_WAIT_S:-600}}\""""
 
 

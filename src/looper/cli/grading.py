@@ -131,5 +131,5 @@ def suite_named(suite: str, level: int, isolation: str = "shared") -> TaskSelect
     return TaskSelection.model_validate({"suite": suite, "level": level, "isolation": isolation})
 
 
-def _no_model(arm: Arm, task: Task, adapter: str, server: int) -> ChatModel:
+def _no_model(arm: Arm, task: Task, adapter: str = "", server: int = 0) -> ChatModel:
     raise BadInput(f"{task.instance_id}: a prediction has no model to ask.")

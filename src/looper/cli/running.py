@@ -458,8 +458,9 @@ def _new_folder(runs: Path, name: str, others: int) -> Path:
 
 def workers_for(plan: Plan, wanted: int | None) -> int:
     """A rollout waits for processes nearly all of its time, so there may be more of them than cores; a large model has to keep
-    every conversation in memory: two for each of its servers."""
+    every conversation in memory: two for each of its servers, and four at most for each core here."""
     if wanted is not None:
         return wanted
     large = [len(model.addresses) for model in plan.model_specs if not model.is_small]
-    return 2 * min(large) if large else min(8, 2 * (os.cpu_count() or 1))
+    cores = os.cpu_count() or 1
+    return min(2 * min(large), max(2, 4 * cores)) if large else min(8, 2 * cores)

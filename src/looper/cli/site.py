@@ -55,7 +55,11 @@ class Elsewhere:
 
 @contextlib.contextmanager
 def run_context_elsewhere(
-    spec: RunSpec, settings: Settings, say: Callable[[str], None], fetch: Fetch, beside: Callable[[], int]
+    spec: RunSpec,
+    settings: Settings,
+    say: Callable[[str], None],
+    fetch: Fetch,
+    beside: Callable[[], int] = lambda: 0,
 ) -> Iterator[Elsewhere]:
     """What the cells of a run need, in a process that has its specification and settings of its own; what is not here is fetched. `beside` as
     for `Models`. Raises Drift where anything here is not what the run was begun with."""

@@ -94,7 +94,7 @@ from looper.edges.workspaces.sources import GitSources, new_repository
 from looper.edges.workspaces.versions import VersionFolders
 from looper.errors import BadInput, LooperError, interrupted, one_line
 from looper.evolution.guest import CHILD, Guests
-from looper.experiment.cell import ProcessVerdicts, RunContext, run_cell
+from looper.experiment.cell import ModelFor, ProcessVerdicts, RunContext, run_cell
 from looper.experiment.run import FREE_BYTES
 from looper.memory.retrieve import Similarity
 from looper.metrics.paired import ids_must_tell_repositories
@@ -318,7 +318,9 @@ class Models:
         if not spec.reads:
             return answering(spec, "", self._plan.limits.context_tokens, self._digests)
         if (spec, adapter) not in self._answering:
-            self._answering[spec, adapter] = Replicas(list(self._replicas(spec, adapter)), say=self._say)
+            beside = self._beside if BACKENDS[spec.backend].address_after else lambda: 0
+            servers = list(self._replicas(spec, adapter))
+            self._answering[spec, adapter] = Replicas(servers, say=self._say, beside=beside)
         inner = self._answering[spec, adapter].beginning_with(server)
         outage = self._outages.setdefault(_place_of(spec, spec.base_url), Outage())
         return RetryingModel(inner, patience(self._settings), tell=self._waits, outage=outage)
@@ -326,15 +328,15 @@ class Models:
     def _replicas(self, spec: ModelSpec, adapter: str) -> Iterator[Replica]:
         context, settings = self._plan.limits.context_tokens, self._settings
         if spec.shows_losses:
-            yield Replica("", self._host(spec, adapter), self._flights_to(spec, "", RequestsInFlight()))
+            yield Replica("", self._host(spec, adapter), self._flights_to(spec, ""))
             return
         carried = served_adapter(self._adapters(adapter), settings, self._say) if adapter else None
         key = settings.key_of(spec.backend)
         for address, model in each_answering(spec, key, context, self._digests, carried).items():
-            yield Replica(address, model, self._flights_to(spec, address, RequestsInFlight(self._beside)))
+            yield Replica(address, model, self._flights_to(spec, address))
 
-    def _flights_to(self, spec: ModelSpec, address: str, new: RequestsInFlight) -> RequestsInFlight:
-        return self._flights.setdefault(_place_of(spec, address), new)
+    def _flights_to(self, spec: ModelSpec, address: str) -> RequestsInFlight:
+        return self._flights.setdefault(_place_of(spec, address), RequestsInFlight())
 
     def adapted(self, arm: Arm, adapter: str) -> AdapterHost:
         """The model behind `of`, for those that carry adapters. Raises BadInput for others."""
@@ -638,9 +640,7 @@ class Site:
         place = shared_folder(self._settings.workspaces)
         must_reach(self.sandbox, str(environment.python), environment.readable, place)
 
-    def run_context(
-        self, model_for: Callable[[Arm, Task, str, int], ChatModel], judged: VerdictCache, run_hash: str = ""
-    ) -> RunContext:
+    def run_context(self, model_for: ModelFor, judged: VerdictCache, run_hash: str = "") -> RunContext:
         return RunContext(
             self.sessions,
             model_for,
@@ -865,8 +865,10 @@ def role_model(
         raise BadInput(
             f"{spec.backend} writes no programs. Use a model of another kind for the roles of evolve: {with_roles()}."
         )
-    answers = each_answering(spec, key, context_tokens).items()
-    inner = Replicas([Replica(*each, RequestsInFlight()) for each in answers]).beginning_with(0)
+    if len(spec.addresses) > 1:
+        raise BadInput(f"A role of evolve is one model on one server: name one address of {spec.name}.")
+    model = answering(spec, key, context_tokens)
+    inner = Replicas([Replica(spec.base_url, model, RequestsInFlight())]).beginning_with(0)
     return RetryingModel(inner, RetryPolicy(deadline_s=deadline_s), tell=tell)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from traceback import format_exception
+from typing import Protocol
 
 from looper.agent.loop import Assignment, ReplayDiverged, Rollout, end_by, rollout
 from looper.agent.oversight import SupervisedModel
@@ -48,13 +49,18 @@ class ProcessVerdicts:
         self._known[key] = verdict
 
 
+class ModelFor(Protocol):
+    """An arm's model for a task, with an adapter by its id, with none where that is empty; and which of its servers is asked first, from 0."""
+
+    def __call__(self, arm: Arm, task: Task, adapter: str = "", server: int = 0, /) -> ChatModel: ...
+
+
 @dataclass(frozen=True)
 class RunContext:
     """What a cell needs of the outside, handed in by the wiring."""
 
     sessions: Sessions
-    model_for: Callable[[Arm, Task, str, int], ChatModel]
-    """An arm's model for a task, with an adapter by its id, with none where that is empty; and which of its servers is asked first, from 0."""
+    model_for: ModelFor
     code_version: str
     run_hash: str = ""
     """Of the manifest that the cells are part of; empty where there is none."""
@@ -222,8 +228,13 @@ class _Attempt:
             wall_s=done.wall_s,
             model_s=done.model_s,
             in_flight=done.in_flight,
-            servers=done.servers,
+            servers=done.servers or self._begun_with(),
         )
+
+    def _begun_with(self) -> tuple[int, ...] | None:
+        """The server that was to answer a rollout which no reply came to, where its model has several."""
+        servers = len(self.job.arm.model.addresses)
+        return (self.job.server % servers + 1,) if servers > 1 else None
 
     def _model(self, treatment: CellTreatment) -> ChatModel:
         """The arm's with what it has learned; under its overseer where it has one."""

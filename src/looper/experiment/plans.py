@@ -17,6 +17,7 @@ from math import isfinite
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -32,7 +33,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from looper.agent.scaffold import packaged_scaffold
-from looper.errors import BadInput, possible
+from looper.errors import BadInput, one_line, possible
 from looper.experiment.claims import PlanSettings, UnresolvedExpression, plainly
 from looper.experiment.coherence import faults
 from looper.experiment.plan_errors import PlanLayers, PlanText, did_you_mean, named, problems
@@ -283,22 +284,40 @@ def parse_model(text: str) -> ModelSpec:
             f'"{text}": {backend} has no server at an address. Name the model alone, {backend}:NAME.'
         )
     spec = ModelSpec.model_validate({"backend": backend, "name": name, "base_url": url})
-    if len(spec.addresses) > 1:
-        _servers_must_differ(text, spec.addresses)
+    if found:
+        _must_be_addresses(text, spec.addresses, BACKENDS[spec.backend].key)
     return spec
 
 
-def _servers_must_differ(text: str, addresses: Sequence[str]) -> None:
-    """Raises BadInput where one of several servers of a model has no address, or that of another."""
-    for number, address in enumerate(addresses, 1):
-        if not address.startswith(("http://", "https://")):
-            raise BadInput(
-                f'"{text}": server {number} of {len(addresses)} has "{address}" for its address. Write each as http://HOST:PORT, with a comma '
-                "and no space between them."
+def _must_be_addresses(text: str, addresses: Sequence[str], key: str) -> None:
+    """Raises BadInput where one of a model's servers has no address that can be used, or that of another."""
+    places = dict[tuple[str, int | None, str], str]()
+    for address in addresses:
+        try:
+            parts = urlsplit(address)
+            host, port = parts.hostname or "", parts.port
+        except ValueError as error:
+            raise _no_address(text, address, str(error)) from error
+        if parts.scheme not in ("http", "https") or not host or any(sign.isspace() for sign in address):
+            raise _no_address(
+                text, address, "write http://HOST:PORT, and several with commas and no space between them"
             )
-    plain = [address.rstrip("/").removesuffix("/v1") for address in addresses]
-    if twice := next((address for address in plain if plain.count(address) > 1), ""):
-        raise BadInput(f'"{text}": {twice} is named twice. Name every server once.')
+        if parts.username is not None:
+            raise _no_address(
+                text.replace(address, "…"),
+                f"{parts.scheme}://…@{host}",
+                f"leave the key out, for addresses are recorded. {f'Set {key} to it' if key else 'No key is sent'}",
+            )
+        place = "127.0.0.1" if host == "localhost" else host, port, parts.path.rstrip("/").removesuffix("/v1")
+        if place in places:
+            raise BadInput(
+                f'"{one_line(text)}": {places[place]} and {address} are one server. Name every server once.'
+            )
+        places[place] = address
+
+
+def _no_address(text: str, address: str, why: str) -> BadInput:
+    return BadInput(f'"{one_line(text)}": "{one_line(address)}" is no address that can be used: {why}.')
 
 
 _DOTTED = re.compile(r"\b[a-z_]+(?:\.[a-z_]+)+\b")

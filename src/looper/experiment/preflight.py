@@ -21,9 +21,9 @@ from looper.experiment.checks import (
 )
 from looper.experiment.consolidate import Treatments
 from looper.experiment.staging import Staging
-from looper.protocols import Trainer
+from looper.protocols import ChatModel, Trainer
 from looper.records.learning import Treatment
-from looper.records.plan import Arm, Gate
+from looper.records.plan import Arm, Gate, Limits
 from looper.records.text import counted
 from looper.records.treatment import GateStop, Proof, ProofKind, StoppingGate
 
@@ -36,11 +36,17 @@ def check_contexts(run: Staging, arms: Sequence[Arm]) -> None:
         if not arm.model.reads or (arm.model, limits) in seen:
             continue
         seen.add((arm.model, limits))
-        model = run.model_for(arm, run.tasks[run.manifest.tasks[0]], "")
-        identity = model.identity()
+        task = run.tasks[run.manifest.tasks[0]]
+        models = [run.model_for(arm, task, "", server) for server in range(len(arm.model.addresses))]
+        identity = models[0].identity()
         subject = f"{identity.name} {identity.digest[:12]}"
-        prove = partial(check_context, model, arm.name, subject, limits)
-        _once(run, ProofKind.CONTEXT, arm.name, subject, prove)
+        _once(run, ProofKind.CONTEXT, arm.name, subject, partial(_every, models, arm.name, subject, limits))
+
+
+def _every(models: Sequence[ChatModel], arm: str, subject: str, limits: Limits) -> Proof:
+    """The proof of the first of a model's servers, where all pass."""
+    first, *_ = [check_context(model, arm, subject, limits) for model in models]
+    return first
 
 
 def _once(run: Staging, kind: ProofKind, arm: str, subject: str, prove: Callable[[], Proof]) -> Proof:

@@ -6,10 +6,9 @@ how often an arm acted and how many cells in a row failed outside of the agent, 
 
 import shutil
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
@@ -19,6 +18,7 @@ from looper.experiment.cell import obstacle_of
 from looper.experiment.ledger import ActionCount, Ledger
 from looper.metrics.sequential import DEGENERATE, DEGENERATE_ALPHA, evidence
 from looper.protocols import Engine
+from looper.records.base import grouped
 from looper.records.job import UNTREATED, CellJob, CellTreatment, Event, ResumeState
 from looper.records.plan import Arm, Cell, Plan, arm_of
 from looper.records.task import Task
@@ -40,28 +40,22 @@ class Progress(Protocol):
     def finished(self, cell: Cell, verdict: Verdict) -> None: ...
 
 
-class _Servers:
-    """Which of its model's servers an attempt begins with: each answers every arm equally often, for one that answers an arm more often
-    than the others would be a part of their difference; of these the one with the fewest attempts under way."""
+def server_number(cell: Cell, order: Mapping[str, int]) -> int:
+    """Which of its model's servers a cell begins with, from 0, to be counted round: all arms begin a task with the same one at the same seed, so
+    that what differs between servers is no part of any difference between arms; tasks take turns, by their `order`."""
+    return order[cell.instance_id] + cell.seed
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._begun, self._under_way = Counter[tuple[str, str]](), Counter[str]()
-        """By arm and address, and by address."""
 
-    @contextmanager
-    def one_more(self, arm: Arm) -> Iterator[int]:
-        """Its number, from 0, while an attempt of the arm is made."""
-        addresses = arm.model.addresses
-        with self._lock:
-            found = min(addresses, key=lambda each: (self._begun[arm.name, each], self._under_way[each]))
-            self._begun[arm.name, found] += 1
-            self._under_way[found] += 1
-        try:
-            yield addresses.index(found)
-        finally:
-            with self._lock:
-                self._under_way[found] -= 1
+def _in_turns(
+    lanes: Sequence[Sequence[Cell]], order: Mapping[str, int], servers: int
+) -> Sequence[Sequence[Cell]]:
+    """Lanes in their order, but as many side by side as there are servers, each with its own: else all arms of a task, which follow each other,
+    would be at one server while the others idle."""
+    if servers == 1:
+        return lanes
+    by_server = grouped((server_number(lane[0], order) % servers, lane) for lane in lanes)
+    turns = zip_longest(*(by_server[server] for server in sorted(by_server)))
+    return [lane for turn in turns for lane in turn if lane is not None]
 
 
 TreatmentOf = Callable[[Arm, int, Task], CellTreatment]
@@ -153,7 +147,8 @@ def run_plan(
     by_name = {arm.name: arm for arm in arms}
     # Whoever is told of an end may be slow, a terminal that is stopped for ever: no other rollout waits for it with a step.
     steps_lock, ends_lock = threading.Lock(), threading.Lock()
-    servers = _Servers()
+    order = {name: number for number, name in enumerate(tasks)}
+    servers = max(len(arm.model.addresses) for arm in arms)
     open_lanes = [[cell for cell in lane if cell.key in left] for lane in lanes]
 
     def jobs(lane: Sequence[Cell]) -> Iterator[CellJob]:
@@ -171,12 +166,12 @@ def run_plan(
                 limits=plan.limits_of(arm),
                 resume=resume,
                 made=made.get(cell.key),
+                server=server_number(cell, order),
             )
             for attempt in range(resume.attempt, resume.attempt + plan.attempts):
                 if attempt > resume.attempt:
                     job = job.model_copy(update={"resume": ResumeState(attempt=attempt)})
-                with servers.one_more(arm) as server:
-                    yield _treated(job.model_copy(update={"server": server}), treatment_of)
+                yield _treated(job, treatment_of)
                 if cell.key in counts.over:
                     break
 
@@ -203,7 +198,8 @@ def run_plan(
                     finish(cells[event.cell], event)
 
     try:
-        engine.run([jobs(lane) for lane in open_lanes if lane], record)
+        turns = _in_turns([lane for lane in open_lanes if lane], order, servers)
+        engine.run([jobs(lane) for lane in turns], record)
     except BaseException:
         stop.set()  # For the lanes that are still at it.
         raise

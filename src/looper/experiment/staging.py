@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
+from looper.experiment.cell import ModelFor
 from looper.experiment.ledger import Ledger
 from looper.experiment.run import Progress, TreatmentOf, run_plan, untreated
 from looper.memory.retrieve import Similarity
-from looper.protocols import AdapterHost, ChatModel, Engine, Trainer, Workers
+from looper.protocols import AdapterHost, Engine, Trainer, Workers
 from looper.records.plan import Arm, Cell, Gate, RunManifest
 from looper.records.task import Task
 from looper.records.training import TrainingEvent
@@ -22,7 +23,7 @@ class Staging:
     """All of them, to learn from and to evaluate, by id."""
     arms: tuple[str, ...]
     """Arms to run; empty for all."""
-    model_for: Callable[[Arm, Task, str], ChatModel]
+    model_for: ModelFor
     """As `RunContext.model_for`: for what is asked outside of cells."""
     adapted: Callable[[Arm, str], AdapterHost]
     """The model behind `model_for`, asked without patience. Raises BadInput for those that carry no adapters."""

@@ -283,7 +283,8 @@ class Trajectory(Record):
     in_flight: float | None = None
     """Median over its replies of the requests on their way to the model's server; None where nobody counted."""
     servers: Annotated[tuple[Positive, ...] | None, Field(exclude_if=unsaid)] = None
-    """Which of its model's servers answered, in the order of their first replies; None where it has one."""
+    """Which of its model's servers answered, in the order of their first replies, or the one that it began with where none came; None where
+    the model has one."""
 
     @property
     def tokens(self) -> int | None:

@@ -605,7 +605,7 @@ def _step_counts(end: Trajectory, steps: AttemptSteps, found: Contradictions) ->
         found.add("rollouts with steps whose action and whose result contradict each other", cell)
     if end.in_flight != (median(steps.in_flight) if steps.in_flight else None):
         found.add("rollouts with other requests in flight than their steps", cell)
-    if end.servers != (tuple(steps.servers) or None):
+    if steps.servers and end.servers != tuple(steps.servers):
         found.add("rollouts answered by other servers than their steps", cell)
     if Counter(end.guards) != steps.guards:
         found.add("rollouts whose guards fired otherwise than in their steps", cell)
@@ -653,8 +653,11 @@ def _ends(records: Records, found: Contradictions) -> None:
             )
         if steps.shrank and not arm.has_overseer:
             found.add("rollouts whose prompts have no more tokens although more was said", end.cell)
-        if max(steps.servers, default=1) > len(arm.model.addresses) or (
-            steps.count and bool(steps.servers) != (len(arm.model.addresses) > 1)
+        several = len(arm.model.addresses) > 1
+        if (
+            max(end.servers or (1,)) > len(arm.model.addresses)
+            or bool(end.servers) != several
+            or (steps.count and bool(steps.servers) != several)
         ):
             found.add("rollouts answered by servers that their model has not", end.cell)
         if workers and any(count > workers for count in steps.in_flight):

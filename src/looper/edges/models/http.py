@@ -300,7 +300,7 @@ class Server:
     ) -> None:
         # A client's own read timeout cannot change once an answer has begun, so the loop's clock keeps all of them.
         now = asyncio.get_running_loop().time
-        end, allowed_s = now() + total_s, self._patience.first_byte_s
+        end, allowed_s, heard = now() + total_s, self._patience.first_byte_s, False
         data = json.dumps(sendable(body), ensure_ascii=False).encode()
         headers = {**self._headers, "Content-Type": "application/json"}
         try:
@@ -312,11 +312,13 @@ class Server:
                 async for piece in _pieces(self.what, response):
                     for event in events.feed(piece):
                         if hear(event):
-                            allowed_s = self._patience.between_s
+                            allowed_s, heard = self._patience.between_s, True
                     silence.reschedule(min(end, now() + allowed_s))
                 for event in events.end():
                     hear(event)
         except TimeoutError as error:
             if now() >= end:
-                raise ReplyLate(f"{self.what} did not finish its reply within {total_s:.0f} s.") from error
+                late = ReplyLate(f"{self.what} did not finish its reply within {total_s:.0f} s.")
+                late.silent = not heard
+                raise late from error
             raise ModelTimeout(f"{self.what} was silent for {allowed_s:.0f} s.") from error

@@ -234,6 +234,15 @@ class OpenAICompatibleModel:
             )
         return {"lora": [{"id": found["id"], "scale": 1.0}]}
 
+    def first_tokens(self, text: str) -> Mapping[str, float] | None:
+        """As `replicas.TellsTokens`; of vLLM and llama.cpp's server."""
+        if self._kind not in ("vllm", "llamacpp"):
+            return None
+        try:
+            return self.next_tokens(text) or None
+        except (RequestRefused, ModelMissing, LookupError, TypeError, ValueError):
+            return None  # It was started without them, or stands behind something that does not hand them on.
+
     def next_tokens(self, text: str) -> Mapping[str, float]:
         """As `MlxModel.next_tokens`, of vLLM or llama.cpp's server, which was asked before which model this is. Raises ModelError."""
         with self._server.typed_faults():
