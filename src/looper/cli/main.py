@@ -156,7 +156,7 @@ def run(
         int | None,
         typer.Option(
             min=1,
-            help="Rollouts side by side; else 2 for each server, or twice the cores for the embedded model.",
+            help="Rollouts side by side; else 2 for each server of the model, or twice the cores for the embedded one.",
         ),
     ] = None,
     fresh: Annotated[
