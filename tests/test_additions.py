@@ -3,6 +3,7 @@
 `docs/architecture.md`, "To add", has each list in the order in which it is worked through.
 """
 
+import json
 import re
 import tomllib
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from typing import Any, get_args
 import pytest
 
 from looper.cli.wiring import role_model
+from looper.edges.models import inventory
 from looper.edges.models.samplers import NAMES
 from looper.errors import BadInput
 from looper.experiment.plans import NAMED_BACKENDS
@@ -23,8 +25,11 @@ from tests.contracts.test_models import ASKED, CASES
 from tests.edges.test_model_servers import IDENTITIES, Client
 from tests.fakes.backends import BACKEND_OF, NOT_STARTED
 from tests.fakes.backends import SERVERS as STARTED
+from tests.fakes.scripted_http import Answer, ScriptedServer, whole
 
 ROOT = Path(__file__).parents[1]
+KEPT_FROM_DOCTOR = {"anthropic": "lists no models without a key, and doctor sends none"}
+"""Servers whose models `looper doctor` does not look for, with the reason."""
 
 
 def text(name: str) -> str:
@@ -107,6 +112,34 @@ def test_every_server_keeps_to_the_contract_of_servers_and_every_other_model_to_
     columns = {name for name in BACKEND_OF for head in heads.split("|") if head.strip().startswith(name)}
     must_have('docs/architecture.md, "What a server keeps to",', columns, BACKEND_OF)
     must_have("tests/contracts/test_models.py, CASES,", CASES, ASKED)
+
+
+@pytest.mark.parametrize("name", [name for name in SERVERS if name not in KEPT_FROM_DOCTOR])
+def test_doctor_names_the_models_of_every_server_as_a_run_takes_them(name: Backend) -> None:
+    said = {path.removeprefix("/v1"): answer for path, answer in IDENTITIES[name]("d1").items()}
+
+    def answer(request: bytes) -> Answer:
+        found = said.get(request.split()[1].decode().removeprefix("/v1"))
+        return whole(404, b"{}") if found is None else whole(200, json.dumps(found).encode())
+
+    with ScriptedServer(answer) as server:
+        found = [each for each in inventory.model_servers([server.url], 4096) if server.url in each.what]
+    names = [model.name for each in found for model in each.models]
+    assert len(names) == 1 and names[0].startswith(f"{name}:m"), (
+        f"edges.models.inventory knows nothing of a server of {name}: {names or [each.fault for each in found]}"
+    )
+
+
+def test_every_server_that_doctor_looks_for_is_named_to_its_readers() -> None:
+    called = {*inventory.CALLED.values(), *", ".join(inventory.USUAL.values()).split(", ")}
+    of_doctor = text("docs/cli.md").partition("\n## looper doctor\n")[2].partition("\n## ")[0]
+    (of_tour,) = re.findall(r"^`looper doctor` finds .*", text("docs/tour.md"), re.MULTILINE)
+    for place, said in (
+        ("the help of looper doctor (cli/main; python scripts/write_cli_reference.py)", of_doctor),
+        ("docs/tour.md, `looper doctor`,", of_tour),
+    ):
+        words = " ".join(said.split())
+        must_have(place, [name for name in called if name in words], called)
 
 
 @pytest.mark.parametrize("name", BACKENDS)

@@ -34,6 +34,7 @@ from looper.edges.models.ollama_embeddings import OllamaEmbeddings
 from looper.edges.models.openai_compatible import OpenAICompatibleModel
 from looper.edges.models.outage import Outage
 from looper.edges.models.retrying import TELL_EVERY_S, RetryingModel, RetryPolicy
+from looper.edges.models.samplers import said_of
 from looper.errors import (
     BadInput,
     ContextOverflow,
@@ -54,7 +55,7 @@ from looper.errors import (
     RequestRefused,
 )
 from looper.evolution.budget import Account, Allowance, Metered
-from looper.protocols import ChatModel, ChatRequest
+from looper.protocols import ChatModel, ChatRequest, Windowed
 from looper.records.generation import Role
 from looper.records.model import SERVERS
 from looper.records.plan import Sampling
@@ -419,6 +420,29 @@ IDENTITIES: dict[str, Callable[[str], dict[str, dict[str, Any]]]] = {
     "anthropic": lambda which: {"/v1/models/m": {"id": "m", "created_at": which}},
 }
 """What the server of each client says of its model, by path."""
+SAYS_ITS_KIND = {"openai": "d1"}
+"""Of backends whose server says itself of which kind it is, the kind that `IDENTITIES` of `d1` stands for."""
+TELL_NO_WINDOW = {"anthropic": "a model's window is in no reply of its API that is read here"}
+"""Backends whose clients cannot ask for the window, with the reason: a prompt without room is found as it is refused."""
+
+
+def test_the_identity_of_a_model_says_what_its_server_is_not_told_of_sampling(client: Client) -> None:
+    said = IDENTITIES[client.name]("d1")
+    with ScriptedServer(
+        lambda request: whole(200, json.dumps(said.get(request.split()[1].decode(), {})).encode())
+    ) as server:
+        found = client.make(server.url).identity().sampler
+    kind = SAYS_ITS_KIND.get(client.name, client.name)
+    assert found == said_of(kind), f"identity() of {client.name} has not `sampler=said_of({kind!r})`"
+
+
+def test_every_client_asks_its_server_for_the_window_or_says_why_not(client: Client) -> None:
+    asks = isinstance(client.make("http://127.0.0.1:9"), Windowed)
+    assert asks is (client.name not in TELL_NO_WINDOW), (
+        f"{client.name} has no `window_tokens` (protocols.Windowed), so that no plan is refused which wants more than its window"
+        if not asks
+        else f"{client.name} has `window_tokens`, and TELL_NO_WINDOW has it still"
+    )
 
 
 def test_l11_a_model_that_was_replaced_stops_the_run_whatever_serves_it(client: Client) -> None:

@@ -197,8 +197,8 @@ OLLAMA, VLLM = "Ollama", "vLLM"
 
 BACKEND_OF = {"llama.cpp": "openai", "mlx_lm.server": "openai", VLLM: "vllm", OLLAMA: "ollama"}
 """What Looper calls a server of each name."""
-NOT_STARTED = {"anthropic"}
-"""Backends whose servers run elsewhere only."""
+NOT_STARTED = {"anthropic": "runs elsewhere only"}
+"""Backends whose servers are neither started nor recorded here, with the reason."""
 
 
 def client(server: str, model: str, url: str) -> Client:

@@ -510,6 +510,26 @@ def test_only_what_changed_a_file_wrote_the_code_of_a_memory_item(
     assert use.cited == cited
 
 
+@pytest.mark.parametrize("changes", [(), ("value = 3",)], ids=["no code", "code"])
+def test_of_items_that_tell_no_code_nothing_is_said_of_code_that_was_written(
+    tmp_path: Path, changes: tuple[str, ...]
+) -> None:
+    manifest, folder = learned_run(tmp_path / "runs", ("r0-1",))
+    arm = next(arm for arm in manifest.plan.arms if arm.name == "memory")
+    end = ended_rollout("memory/0/r0-99", arm, "r0-99", "p", 1)
+    kept(folder, "trajectories", end.model_copy(update={"memory": ("item1",)}))
+    item = MemoryItem(
+        id="item1", kind=MemoryKind.LESSONS, source="s", instance_id="r0-1", repo="r0", position=1, title="t", text="t",
+        asked="a", paths=(), changes=changes,
+    )  # fmt: skip
+    kept(folder, "memory", item)
+    listed = looper("memory", "list", "--run", folder.name, cwd=tmp_path).stdout
+    (line,) = re.findall(r"^memory: .*", listed, re.MULTILINE)
+    assert "1 told" in line and line.endswith("0 wrote the code of one" if changes else " tokens")
+    told = json.loads(looper("memory", "list", "--run", folder.name, "--json", cwd=tmp_path).stdout)["told"]
+    assert [use["cited"] for use in told] == [[] if changes else None]
+
+
 @pytest.mark.parametrize(("suite", "adapter", "warned"), [("micro", "abc", True), ("micro", "", False), ("swe-bench-cl", "abc", False)])  # fmt: skip
 def test_that_the_embedded_suite_is_made_for_experience_to_help_is_said_of_adapters_trained_by_hand_too(
     tmp_path: Path, suite: str, adapter: str, warned: bool

@@ -1,4 +1,8 @@
-"""A verified success → one item, in the agent's own syntax."""
+"""A verified success → one item, in the agent's own syntax.
+
+`distil` has a case for each kind of memory, which says what its item tells: a text, and of that the files and the code. The functions below
+it read these from a rollout: what it said and saw, where it looked, which names it found, and what its patch changed (`net_edits`).
+"""
 
 import re
 from collections.abc import Callable, Iterator, Sequence

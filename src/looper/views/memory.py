@@ -31,6 +31,8 @@ class MemoryUse:
     end: Trajectory
     cited: tuple[str, ...]
     """Ids of the items that were told and whose code the agent then wrote."""
+    tells_code: bool
+    """Whether one of the items that were told says what to write; where none does, none can be cited."""
 
 
 def memory_items(run: RunView) -> dict[str, MemoryItem]:
@@ -51,17 +53,13 @@ def memory_uses(run: RunView) -> list[MemoryUse]:
         end = ends.get(step.cell)
         if end is not None and step.attempt == end.attempt:
             written.setdefault(step.cell, []).extend(_code(step))
-    return [
-        MemoryUse(
-            end,
-            tuple(
-                key
-                for key in end.memory
-                if key in items and _cites(items[key].changes, written.get(end.cell, ()))
-            ),
-        )
-        for end in ends.values()
-    ]
+
+    def use(end: Trajectory) -> MemoryUse:
+        code = {key: items[key].changes for key in end.memory if key in items and items[key].changes}
+        cited = (key for key, changes in code.items() if _cites(changes, written.get(end.cell, ())))
+        return MemoryUse(end, tuple(cited), bool(code))
+
+    return [use(end) for end in ends.values()]
 
 
 def _code(step: Step) -> Iterator[str]:
@@ -94,7 +92,7 @@ def delivery_lines(run: RunView) -> Iterator[str]:
     found = memory_uses(run)
     if not found:
         raise BadInput(_no_memory(run))
-    yield "arm: rollouts, those with items that could be told, those told some, items and tokens each, those that wrote the code of one"
+    yield "arm: rollouts, those with items that could be told, those told some, items and tokens each, those that wrote the code of one where items tell code"
     for arm in run.manifest.plan.arms:
         mine = [told for told in found if told.end.arm == arm.name]
         if not mine:
@@ -110,9 +108,10 @@ def delivery_lines(run: RunView) -> Iterator[str]:
             if given
             else "nothing"
         )
+        wrote = sum(bool(told.cited) for told in mine)
         yield (
             f"{arm.name}: {counted(len(mine), 'rollout')}, {sum(told.end.memory_candidates > 0 for told in mine)} with items, "
-            f"{len(given)} told, {sizes}, {sum(bool(told.cited) for told in mine)} wrote the code of one"
+            f"{len(given)} told, {sizes}{f', {wrote} wrote the code of one' if any(told.tells_code for told in mine) else ''}"
         )
         untold = grouped((why_nothing(run, told.end), told.end.cell) for told in mine)
         for why, cells in untold.items():
@@ -293,7 +292,7 @@ def _use_data(told: MemoryUse) -> dict[str, Any]:
         "items": end.memory,
         "candidates": end.memory_candidates,
         "tokens": end.memory_tokens,
-        "cited": told.cited,
+        "cited": told.cited if told.tells_code else None,
     }
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from looper.edges.models.heard import ReplyBuilder, counted
 from looper.edges.models.http import Server, Timeouts
-from looper.edges.models.samplers import parameters
+from looper.edges.models.samplers import parameters, said_of
 from looper.errors import BadInput, ModelReplyBroken, ModelUnfit, one_line
 from looper.protocols import ChatRequest, Message
 from looper.records.model import BACKENDS
@@ -55,6 +55,7 @@ class AnthropicModel:
             digest=f"{name}@{made}",
             quantisation="unknown",
             context_tokens=self._context_tokens,
+            sampler=said_of("anthropic"),
         )
 
     def count_tokens(self, messages: Sequence[Message]) -> int | None:

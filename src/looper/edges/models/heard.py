@@ -1,6 +1,6 @@
 """One reply as it comes in, whichever server says it, and whether it is whole.
 
-The three servers' clients feed a `ReplyBuilder` event by event and ask it for the reply at the end; it raises for what is none. `Counts`
+The clients of servers feed a `ReplyBuilder` event by event and ask it for the reply at the end; it raises for what is none. `Counts`
 sees from one turn to the next whether a server reads less than it is given.
 """
 

@@ -57,7 +57,8 @@ NAMED_S = 5.0
 DETAILS_S = 5.0
 """For all that one server shows of its models."""
 KEYS = "looper doctor sends no key; runs send VLLM_API_KEY to vllm:NAME@URL and OPENAI_API_KEY to openai:NAME@URL"
-_CALLED = {"vllm": "vLLM", "llamacpp": "llama.cpp's server", "mlx_lm": "mlx_lm.server"}
+CALLED = {"vllm": "vLLM", "llamacpp": "llama.cpp's server", "mlx_lm": "mlx_lm.server"}
+"""What a server of OpenAI's interface is called, by its kind. The help of `looper doctor` and docs/tour.md name all of these and of `USUAL`."""
 _LONGER = {
     "vllm": "start vLLM with a larger --max-model-len",
     "llamacpp": "start llama-server with a larger -c, of which each slot has its share",
@@ -237,7 +238,7 @@ def _openai_compatible(server: Server, url: str, window: int, within_s: float) -
                 longer=_LONGER[kind],
             )
         )
-    what = _CALLED.get(kind, "A server of OpenAI's interface")
+    what = CALLED.get(kind, "A server of OpenAI's interface")
     return Answering(f"{what} at {one_line(url)}", models)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from looper.edges.models.heard import Counts, ReplyBuilder, counted
 from looper.edges.models.http import Server, Timeouts
-from looper.edges.models.samplers import parameters
+from looper.edges.models.samplers import parameters, said_of
 from looper.edges.trainers.encoding import OTHER_TEMPLATE
 from looper.errors import ModelFatal, ModelMissing, ModelUnfit, one_line
 from looper.protocols import ChatRequest, Message
@@ -62,6 +62,7 @@ class OllamaModel:
                 digest=digest,
                 quantisation=one_line(str(details.get("quantization_level") or "unknown")),
                 context_tokens=self._context_tokens,
+                sampler=said_of("ollama"),
             )
 
     def window_tokens(self) -> int | None:
