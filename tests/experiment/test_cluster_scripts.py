@@ -18,6 +18,8 @@ import pytest
 from tests.experiment import hosts as network
 from tests.experiment.hosts import Host, Hosts
 from tests.experiment.test_run import Project
+from tests.fakes.backends import llama_cpp_with
+from tests.fakes.gguf_file import nano as write_nano
 
 from looper.journal import read_stream
 from looper.records.trajectory import Step
@@ -346,6 +348,42 @@ def test_slurm_runs_the_plan_on_its_nodes_ends_it_in_order_and_goes_on_when_aske
         assert not _ours(three)
         kept = [said.read_text(), again, *(path.read_text() for path in project.run.glob("*.json*"))]
         assert token and all(token not in text for text in kept)
+
+
+@pytest.mark.proof
+@on_hosts
+def test_a_model_server_beside_every_node_of_a_slurm_job_answers_the_cells_of_that_node(
+    project: Project, three: Hosts, tmp_path: Path
+) -> None:
+    """llama.cpp's server with the embedded model, at an address that every host has for itself."""
+    if not all(map(shutil.which, ("slurmctld", "slurmd", "munged"))):
+        pytest.skip("SLURM is not installed: apt-get install slurm-wlm munge")
+    write_nano(tmp_path / "nano.gguf")
+    server = llama_cpp_with(tmp_path / "nano.gguf", 2048)
+    if isinstance(server, str):
+        pytest.skip(server)
+    plan, job = project.folder / "experiments" / "test.toml", project.folder / "job.sh"
+    whole = plan.read_text().replace(
+        f"scripted:{tmp_path / 'script.txt'}", f"openai:m@http://127.0.0.1:{server.port}/v1"
+    )
+    whole = whole.replace('"full"', '"terse"').replace("output_tokens = 500", "output_tokens = 80")
+    plan.write_text(whole.replace("context_tokens = 8000", "context_tokens = 2048"))
+    asked = ("--nodes", "3", "--cpus-per-task", "1", "--time", "30", "--python", str(tmp_path / "python"))
+    serve = f"OPENBLAS_NUM_THREADS=1 {shlex.join(server.argv)}"
+    _given(project.looper("cluster", "slurm", "test", *asked, "--serve", serve, "-o", str(job)))
+    with contextlib.closing(Slurm(three, tmp_path / "slurm")) as slurm:
+        number = slurm.ask("sbatch", "--parsable", str(job), cwd=project.folder)
+        _until(lambda: not slurm.ask("squeue", "-h", "-j", number))
+        said = next(project.folder.glob(f"*-{number}.out")).read_text()
+        assert "ExitCode=0:0" in slurm.ask("scontrol", "show", "job", number), said
+        _complete(project)
+        asked_by = {verdict.node for verdict in project.verdicts() if verdict.cell.startswith("base/")}
+        assert len(asked_by) > 1, "each of which asked its own"
+        replies = [step.reply for step in _steps(project) if step.cell.startswith("base/")]
+        assert (
+            replies and {reply.in_flight for reply in replies} == {1} and all(reply.text for reply in replies)
+        )
+        assert not _ours(three), "the servers ended with the job"
 
 
 def _token_of(hosts: Hosts) -> str:

@@ -268,7 +268,7 @@ class Running:
     ) -> None:
         """`argv` is given the port; the server runs in `folder`."""
         self.model, self.port = model, free_port()
-        self._argv, self._folder = argv(str(self.port)), folder
+        self.argv, self._folder = argv(str(self.port)), folder
         # One thread: two servers' threads wait for each other with the processor's time.
         self._environment = {"OPENBLAS_NUM_THREADS": "1", **mlx_environment(), **environment}
         self.within_s = STARTED_WITHIN_S
@@ -276,7 +276,7 @@ class Running:
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            self._argv,
+            self.argv,
             cwd=self._folder,
             env=self._environment,
             stdout=subprocess.DEVNULL,
@@ -294,7 +294,7 @@ class Running:
             except httpx.HTTPError:
                 pass
             time.sleep(0.1)
-        raise TimeoutError(f"{self._argv[0]} … did not start within {self.within_s:.0f} s.")
+        raise TimeoutError(f"{self.argv[0]} … did not start within {self.within_s:.0f} s.")
 
     def kill(self) -> None:
         """With the processes that it started."""
