@@ -34,7 +34,7 @@ from looper.edges.models.ollama_embeddings import OllamaEmbeddings
 from looper.edges.models.openai_compatible import OpenAICompatibleModel
 from looper.edges.models.outage import Outage
 from looper.edges.models.retrying import TELL_EVERY_S, RetryingModel, RetryPolicy
-from looper.edges.models.samplers import said_of
+from looper.edges.models.samplers import said_of, untold
 from looper.errors import (
     BadInput,
     ContextOverflow,
@@ -291,6 +291,40 @@ def asked(kind: str, request: ChatRequest = REQUEST, owner: str | None = "unaske
         model.reply(request)
         found: dict[str, Any] = json.loads(server.requests[-1].partition(b"\r\n\r\n")[2])
     return found
+
+
+def _leaves(body: object) -> list[object]:
+    match body:
+        case dict():
+            return [leaf for value in body.values() for leaf in _leaves(value)]
+        case list():
+            return [leaf for value in body for leaf in _leaves(value)]
+        case _:
+            return [body]
+
+
+HAS_NO_SEED = {"anthropic": "its API has none"}
+"""Backends whose servers take no seed, with the reason."""
+
+
+def test_every_client_sends_what_it_is_asked_for(client: Client) -> None:
+    """Whatever its server calls it: the model, all that was said, the limit, temperature and seed, and how to sample."""
+    given = {"top_k": 17, "top_p": 0.75, "min_p": 0.03}
+    can_be_told = [name for name in given if name not in untold(SAYS_ITS_KIND.get(client.name, client.name))]
+    sampling = Sampling(**{name: given[name] for name in can_be_told})  # type: ignore[arg-type]
+    sent = _leaves(
+        asked(
+            client.name, replace(REQUEST, sampling=sampling), "vllm" if client.name == "vllm" else "unasked"
+        )
+    )
+    texts = " ".join(str(each) for each in sent)
+    wanted: dict[str, object] = {"the model": "m", "the limit of the reply": 100, "the temperature": 0.5}
+    if client.name not in HAS_NO_SEED:
+        wanted["the seed"] = 7
+    wanted |= {name: given[name] for name in can_be_told}
+    missing = [name for name, value in wanted.items() if value not in sent]
+    missing += [text for _, text in REQUEST.messages if text not in texts]
+    assert not missing, f"{client.name} is not sent {', '.join(missing)}"
 
 
 def test_l12_ollama_is_always_told_window_limit_seed_and_how_to_sample() -> None:
