@@ -332,7 +332,11 @@ class Models:
             return
         carried = served_adapter(self._adapters(adapter), settings, self._say) if adapter else None
         key = settings.key_of(spec.backend)
-        for address, model in each_answering(spec, key, context, self._digests, carried).items():
+        # Where some are on this machine and others are not, the weights of all cannot be read, and they must be seen to be one model.
+        here = len(spec.addresses) == 1 or all(map(is_loopback, spec.addresses))
+        for address in spec.addresses:
+            one = spec.model_copy(update={"base_url": address})
+            model = answering(one, key, context, self._digests, carried, reads_weights=here)
             yield Replica(address, model, self._flights_to(spec, address))
 
     def _flights_to(self, spec: ModelSpec, address: str) -> RequestsInFlight:
@@ -370,23 +374,6 @@ def patience(settings: Settings) -> RetryPolicy:
 def _place_of(spec: ModelSpec, address: str) -> tuple[str, str]:
     """Who answers: a model in MLX has a process of its own, other servers answer for all their models."""
     return spec.backend, spec.name if spec.shows_losses else address
-
-
-def each_answering(
-    spec: ModelSpec,
-    key: str,
-    context_tokens: int,
-    digests: FileDigests | None = None,
-    adapter: ServedAdapter | None = None,
-) -> dict[str, ChatModel]:
-    """A model as each of its servers has it, by their addresses; as `answering`."""
-    # Where some are on this machine and others are not, the weights of all cannot be read, and they must be seen to be one model.
-    here = all(map(is_loopback, spec.addresses)) or len(spec.addresses) == 1
-    each = (spec.model_copy(update={"base_url": address}) for address in spec.addresses)
-    return {
-        one.base_url: answering(one, key, context_tokens, digests, adapter, reads_weights=here)
-        for one in each
-    }
 
 
 def answering(
