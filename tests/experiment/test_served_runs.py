@@ -233,6 +233,26 @@ def test_a_server_that_is_gone_for_good_costs_no_cell_where_others_have_the_mode
         assert project.looper("report", "test", "--verify").returncode == 0
 
 
+def test_a_server_that_falls_silent_ends_no_rollout_where_another_answers(project: Project) -> None:
+    """It goes on to list its model, and says no word of any reply for as long as the rollout has."""
+    ports = [free_port(), free_port()]
+    asked = two_arms_on(project, *ports)
+    plan = project.folder / "experiments" / "test.toml"
+    plan.write_text(plan.read_text().replace("wall_s = 60.0", "wall_s = 5.0"))
+
+    def silent(request: bytes) -> Any:
+        if b" /v1/chat/completions " not in request.split(b"\r\n")[0]:
+            return routes(vllm())(request)
+        return said("keel-4417-amber", request) if b"The code word is" in request else ["hang"]
+
+    with serving(vllm(), ports[0]), ScriptedServer(silent, port=ports[1]):
+        ran = project.looper(*asked, "--workers", "4")
+    assert ran.returncode == 0, ran.stderr
+    ends = list(read_stream(project.run, "trajectories", Trajectory))
+    assert len(ends) == 16 and {end.stop_reason.value for end in ends} == {"done"}
+    assert {end.servers for end in ends} == {(1,)} and "did not finish its reply" in ran.stderr
+
+
 def test_servers_that_are_not_one_model_and_addresses_that_are_none_are_refused_in_a_line(
     project: Project,
 ) -> None:
