@@ -7,6 +7,7 @@ dropped. It proves nothing; `check` tries forbidden actions before anything is t
 import contextlib
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -28,7 +29,7 @@ from looper.edges.sandboxes.process import (
     user_of_commands,
     works,
 )
-from looper.errors import SandboxUnavailable
+from looper.errors import SandboxUnavailable, SandboxUntried
 from looper.protocols import Command, CommandResult
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -42,6 +43,8 @@ own beside `/tmp`."""
 DEVICE_NAMES = (
     "null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "fd", "stdin", "stdout", "stderr",
 )  # fmt: skip
+END_S = 60
+"""How long what a command left behind may take to end once it is killed, usually a millisecond."""
 _CHILD = re.compile(rb'"child-pid": (\d+)\D')
 FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 """What a network namespace keeps inside; others, like those to a virtual machine's host, it does not."""
@@ -88,21 +91,21 @@ class Bubblewrap:
         # Each reader of a descriptor moves its position, so every command gets open files of its own.
         with (
             _reopened([self._filter, *self._files.values()]) as (filter_, *contents),
-            _mapped() if self._own_users else contextlib.nullcontext() as users,
+            _told(maps=self._own_users) as namespace,
         ):
             return run_limited(
                 self.name,
-                self._helper(command, filter_, dict(zip(self._files, contents, strict=True)), users),
+                self._helper(command, filter_, dict(zip(self._files, contents, strict=True)), namespace),
                 command,
                 {},
                 processes=PROCESS_LIMIT,
-                kill=_kill,
-                pass_fds=(filter_, *contents, *(users.theirs if users else ())),
-                begun=users.map if users else lambda: None,
+                kill=namespace.end,
+                pass_fds=(filter_, *contents, *namespace.theirs),
+                begun=namespace.begin,
             )
 
     def _helper(
-        self, command: Command, filter_: int, files: dict[str, int], users: "_Users | None"
+        self, command: Command, filter_: int, files: dict[str, int], namespace: "_Namespace"
     ) -> list[str]:
         assert self._bwrap is not None
         argv = [
@@ -117,9 +120,10 @@ class Bubblewrap:
             argv += ["--unshare-user"]
         else:
             argv += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP"]
-        if users is not None:
-            told, waits = users.theirs
-            argv += ["--unshare-user", "--info-fd", str(told), "--userns-block-fd", str(waits)]
+        tell, *wait = namespace.theirs
+        argv += ["--info-fd", str(tell)]
+        for descriptor in wait:
+            argv += ["--unshare-user", "--userns-block-fd", str(descriptor)]
         argv += _mounts(command, files)
         argv += ["--clearenv"]
         for name, value in minimal_environment(command).items():
@@ -171,15 +175,19 @@ def _reopened(descriptors: Iterable[int]) -> Iterator[list[int]]:
 
 
 @dataclass
-class _Users:
-    """Two pipes to a helper: it tells its child's process and waits until that one's user namespace has its maps."""
+class _Namespace:
+    """Pipes to a helper: it tells the first process of the command's namespace and, where that one's users are given from here,
+    waits until it has its maps."""
 
     told: int
-    ready: int
+    ready: int | None
+    """None where nobody waits."""
     theirs: tuple[int, ...]
+    first: int | None = None
+    """Descriptor of the first process."""
 
-    def map(self) -> None:
-        """Give the namespace this one's users. Nothing where the helper ended before; it says why by itself."""
+    def begin(self) -> None:
+        """Know the first process, and give it this one's users. Nothing where the helper ended before; it says why by itself."""
         self.close_theirs()
         said = b""
         while (found := _CHILD.search(said)) is None:
@@ -187,6 +195,10 @@ class _Users:
                 return
             said += part
         inner = int(found[1])
+        with contextlib.suppress(ProcessLookupError):
+            self.first = os.pidfd_open(inner) if hasattr(os, "pidfd_open") else None
+        if self.ready is None:
+            return
         try:
             for kind, text in id_maps().items():
                 Path(f"/proc/{inner}/{kind}").write_text(text)
@@ -197,6 +209,25 @@ class _Users:
                 os.kill(inner, signal.SIGKILL)
             raise
 
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        """Kill the helper, and with it all that the command started; come back when nothing of it is left.
+
+        The first process of a namespace dies with the helper, and everything else in it before that one has ended. The helper ends
+        as soon as the command does, so without waiting what a command left behind can write on for a while, long on a loaded
+        machine, into a tree that is already read. Raises SandboxUntried.
+        """
+        process.kill()
+        kill_group(process)
+        if self.first is None:
+            return
+        ended = select.poll()
+        ended.register(self.first, select.POLLIN)
+        if not ended.poll(END_S * 1000):
+            raise SandboxUntried(
+                f"what a command started had not ended {END_S} s after it was killed. A disk or share that does not answer holds "
+                "processes so; mend that, then run the same command again."
+            )
+
     def close_theirs(self) -> None:
         for descriptor in self.theirs:
             os.close(descriptor)
@@ -204,15 +235,17 @@ class _Users:
 
 
 @contextlib.contextmanager
-def _mapped() -> Iterator[_Users]:
-    (told, tell), (wait, ready) = os.pipe(), os.pipe()
-    users = _Users(told, ready, (tell, wait))
+def _told(*, maps: bool) -> Iterator[_Namespace]:
+    told, tell = os.pipe()
+    wait, ready = os.pipe() if maps else (None, None)
+    namespace = _Namespace(told, ready, (tell,) if wait is None else (tell, wait))
     try:
-        yield users
+        yield namespace
     finally:
-        users.close_theirs()
-        os.close(told)
-        os.close(ready)
+        namespace.close_theirs()
+        for descriptor in (told, ready, namespace.first):
+            if descriptor is not None:
+                os.close(descriptor)
 
 
 def _mounts(command: Command, files: Mapping[str, int]) -> list[str]:
@@ -258,9 +291,3 @@ def _folders_above(paths: list[Path]) -> list[Path]:
     """
     above = {parent for path in paths for parent in path.parents if len(parent.parts) > 1}
     return sorted(folder for folder in above if f"/{folder.parts[1]}" not in SYSTEM)
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    # The helper is the parent of the namespace's first process; when it dies, the whole namespace dies.
-    process.kill()
-    kill_group(process)
