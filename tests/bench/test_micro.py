@@ -147,6 +147,30 @@ def test_more_repositories_begin_with_the_same_ones() -> None:
     assert [found.name for found in redrawn] == [found.name for found in many]
 
 
+@pytest.mark.parametrize("level", [1, 2])
+def test_in_a_redrawn_repository_no_convention_holds_from_task_to_task(level: int) -> None:
+    """The same mistake is repaired in one way everywhere in a repository, and in several in its redrawn one."""
+
+    def repaired_alike(variant: str) -> list[bool]:
+        found = []
+        for project in projects(level, 3, variant):
+            repairs: dict[str, set[str]] = {}
+            for change in project.changes:
+                for path, fixed in change.fix.items():
+                    removed, added = (
+                        set(one.splitlines()) - set(other.splitlines())
+                        for one, other in ((change.base[path], fixed), (fixed, change.base[path]))
+                    )
+                    repairs.setdefault(" ".join(sorted(removed)), set()).add(" ".join(sorted(added)))
+            found.append(all(len(ways) == 1 for ways in repairs.values()))
+        return found
+
+    assert [project.name for project in projects(level, 3, "redrawn")] == [
+        project.name for project in projects(level, 3)
+    ]
+    assert all(repaired_alike("")) and not any(repaired_alike("redrawn"))
+
+
 def test_the_expert_repairs_every_task_of_level_1_by_what_it_is_told_alone() -> None:
     """Each of its edits fits the file at one place only."""
     for project in projects(1, 3, repositories=3):

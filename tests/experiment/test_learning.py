@@ -883,12 +883,16 @@ def test_g32_a_plan_that_cannot_mean_what_it_says_is_refused_in_one_line(
     assert len(refused.stderr.strip().splitlines()) == 1
 
 
-def test_learning_from_redrawn_conventions_exists_on_level_0_only(project: Project) -> None:
-    (project.folder / "experiments" / "learn.toml").write_text(
-        PLAN.replace('suite = "micro"', 'suite = "micro"\nlevel = 1')
-    )
-    refused = project.looper("run", "learn", "--dry-run")
-    assert refused.returncode == 2 and "level 0" in refused.stderr
+@pytest.mark.parametrize(
+    "arm, refused", [("redrawn", ""), ("old", "stale_major experience exists for level 0")]
+)
+def test_redrawn_conventions_exist_of_every_level_and_older_states_of_level_0(
+    project: Project, arm: str, refused: str
+) -> None:
+    of_level_1 = plan_of("base", arm).replace('suite = "micro"', 'suite = "micro"\nlevel = 1')
+    (project.folder / "experiments" / "learn.toml").write_text(of_level_1)
+    planned = project.looper("run", "learn", "--dry-run")
+    assert (planned.returncode == 2) == bool(refused) and refused in planned.stderr
 
 
 def test_an_adapter_that_is_gone_is_made_again_and_a_damaged_one_is_named(one_learner: Project) -> None:

@@ -20,9 +20,9 @@ from looper.cli.wiring import (
     found_elsewhere,
     missing_programs,
     mlx_model,
-    stale_tasks,
     taught,
     unserved,
+    variant_tasks,
 )
 from looper.errors import LISTED, BadInput
 from looper.experiment.checks import seen_text
@@ -415,7 +415,7 @@ def tasks_as_they_are(manifest: RunManifest, settings: Settings) -> tuple[Task, 
     for source, names in manifest.experience_tasks.items():
         there = known
         if plan.selection.suite == "micro" and source not in OF_THE_SUITE:
-            others, _ = stale_tasks(plan.selection, source, settings)
+            others, _ = variant_tasks(plan.selection, source, settings)
             there = {task.instance_id: task for task in others}
         found += [there[name] for name in names if name in there]
     return tuple(found)
@@ -452,9 +452,13 @@ def load_experience(
         if source in OF_THE_SUITE:
             found[source] = tuple(learning)
             continue
-        if plan.selection.suite != "micro" or plan.selection.level != 0:
-            raise BadInput(f"{source.value} experience exists for level 0 of the micro suite only.")
-        tasks, more = stale_tasks(plan.selection, source, settings)
+        if plan.selection.suite != "micro":
+            raise BadInput(f"{source.value} experience exists for the embedded suite (micro) only.")
+        if source in STALE and plan.selection.level != 0:
+            raise BadInput(
+                f"{source.value} experience exists for level 0 of the embedded suite (micro) only."
+            )
+        tasks, more = variant_tasks(plan.selection, source, settings)
         mirrors |= more
         repos = {task.repo for task in learning}
         assert plan.experience is not None

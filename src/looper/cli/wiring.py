@@ -208,12 +208,12 @@ def _where(selection: TaskSelection, level: int, number: int) -> str:
     return ""
 
 
-def stale_tasks(
+def variant_tasks(
     selection: TaskSelection, source: Source, settings: Settings
 ) -> tuple[tuple[Task, ...], dict[str, Path]]:
     """Tasks of the embedded suite as its repositories were before, or of others like them, and their mirrors."""
     return MicroSuite(
-        settings.state / "suites", 0, selection.suite_seed, source.value, selection.repositories
+        settings.state / "suites", selection.level, selection.suite_seed, source.value, selection.repositories
     ).load()
 
 

@@ -261,24 +261,29 @@ class _Place:
         return f"def {self.function}({self.kind.parameters}):\n{self.kind.body.replace('@', text)}"
 
 
-def generate(rng: random.Random, tasks: int) -> Project:
-    return _generate(rng, tasks, places=1)
-
-
-def generate_level_2(rng: random.Random, tasks: int) -> Project:
-    return _generate(rng, tasks, places=2)
-
-
-def _generate(rng: random.Random, tasks: int, places: int) -> Project:
+def generate(rng: random.Random, tasks: int, places: int = 1) -> Project:
+    """A repository with `tasks` issues: three of four need a convention. Each rule is broken in so many modules."""
     repo = repository_name(rng)
     choice = {name: rng.choice(kind.choices) for name, kind in KINDS.items()}
-    names = shuffled_families(rng, list(DETERMINED), list(CONVENTIONS), tasks)
-    nouns = rng.sample(NOUNS, tasks)
     changes = [
-        _change(repo, KINDS[name], choice[name], noun, places, rng)
-        for name, noun in zip(names, nouns, strict=True)
+        _change(repo, KINDS[name], choice[name], noun, places, rng) for name, noun in _order(rng, tasks)
     ]
     return Project(repo, tuple(changes))
+
+
+def generate_redrawn(rng: random.Random, tasks: int, repo: str, places: int = 1) -> Project:
+    """As `generate`, but the convention is drawn anew for each issue: experience here teaches form and nothing else."""
+    changes = [
+        _change(repo, KINDS[name], rng.choice(KINDS[name].choices), noun, places, rng)
+        for name, noun in _order(rng, tasks)
+    ]
+    return Project(repo, tuple(changes))
+
+
+def _order(rng: random.Random, tasks: int) -> list[tuple[str, str]]:
+    """Kind and noun of each issue."""
+    names = shuffled_families(rng, list(DETERMINED), list(CONVENTIONS), tasks)
+    return list(zip(names, rng.sample(NOUNS, tasks), strict=True))
 
 
 def _change(repo: str, kind: Kind, right: str, noun: str, places: int, rng: random.Random) -> Change:
