@@ -28,12 +28,12 @@ from typing import Any, Union, get_args, get_origin
 from looper.journal import Stream, _encode, read_stream
 from looper.records.base import Record, content_hash
 from looper.records.learning import Treatment
-from looper.records.likelihood import AttemptLikelihood, Likelihood
+from looper.records.likelihood import Likelihood
 from looper.records.memory import MemoryItem
 from looper.records.plan import Expect, RunManifest
 from looper.records.question import AnsweredQuestion, Rating
 from looper.records.seal import Seal, SealedFile
-from looper.records.session import ClusterNode, Session, Trained
+from looper.records.session import Session, Trained
 from looper.records.training import AdapterRecord
 from looper.records.trajectory import (
     Bash,
@@ -48,6 +48,7 @@ from looper.records.trajectory import (
 )
 from looper.records.treatment import Consolidation, Proof, ProofKind
 from looper.records.verdict import Outcome, TestOutcome, Verdict
+from looper.views.runs import STREAMS
 
 PLAN = """
 title = "Audited"
@@ -123,6 +124,11 @@ name = "answers"
 role = "treatment"
 learning = { treatment = "adapter", format = "self_qa", rounds = 2, writer = "self" }
 reason = "answers that a model wrote"
+[[arms]]
+name = "told"
+role = "treatment"
+learning = { treatment = "memory" }
+reason = "a gate that stops the run, and is passed over later"
 [[choices]]
 name = "likeliest"
 of = ["base", "again"]
@@ -149,27 +155,17 @@ limit = 4
 repositories = 2
 [profiles.micro.experience]
 per_repo = 8
-delivered = 0.1
+delivered = 1.0
 samples = 2
 selection = { minimum_tasks = 1 }
 training = { learning_rate = 1e-4, iterations = 2, batch_size = 2 }
 """
-"""What the first has not: overseers, answered questions, rounds, a choice of attempts."""
-KINDS: dict[type[Record], str] = {
-    RunManifest: "manifest",
-    Verdict: "verdicts",
-    Trajectory: "trajectories",
+"""What the first has not: overseers, answered questions, rounds, a choice of attempts, a gate that is passed over late."""
+KINDS: dict[type[Record], str] = {kind: name for name, kind in STREAMS.items()} | {
     Step: "steps",
-    Consolidation: "consolidations",
-    Proof: "proofs",
-    Likelihood: "likelihoods",
     MemoryItem: "memory",
-    Session: "sessions",
-    Trained: "trainings",
-    ClusterNode: "nodes",
     Seal: "seals",
     AnsweredQuestion: "questions",
-    AttemptLikelihood: "attempt_likelihoods",
     Rating: "ratings",
 }
 SWEPT = tuple(kind for kind in KINDS if kind is not RunManifest)
@@ -1602,21 +1598,23 @@ def looper(project: Path, home: Path, runs: Path, *words: str) -> "subprocess.Co
     return subprocess.run(command, cwd=project, env=where, capture_output=True, text=True)
 
 
-def made(place: Path, plan: str = PLAN) -> Base:
-    """The run, made by the command that makes every run."""
+def made(place: Path, plan: str = PLAN, late: Sequence[str] = ()) -> Base:
+    """The run, made by the command that makes every run; `late` are gates that stop it first."""
     base = Base(place / "project", place / "home")
     (base.project / "experiments").mkdir(parents=True)
     (base.project / "experiments" / "audited.toml").write_text(plan)
     table = "looper report --summary"
     (base.project / "LEARNINGS.md").write_text(f"# Learnings\n\n<!-- {table} -->\n<!-- end of {table} -->\n")
+    run = ("run", "audited", "--workers", "2")
     for words in (
-        ("run", "audited", "--workers", "2"),
+        run,
+        *((*run, "--override", f"{gate}=to be audited") for gate in late),
         ("report", "audited", "--results", "docs/results"),
         ("report", "--summary"),
     ):
         done = looper(base.project, base.home, base.project / "runs", *words)
-        if done.returncode:
-            raise SystemExit(done.stderr)
+        if done.returncode != (1 if late and words is run else 0):
+            raise SystemExit(f"{' '.join(words)} ended with {done.returncode}: {done.stderr}")
     return base
 
 
@@ -1794,12 +1792,12 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tamper-") as folder:
         place, bad, said = Path(folder), list[str](), list[str]()
-        for name, plan, by_hand in (("", PLAN, True), ("others", OTHERS, False)):
+        for name, plan, late in (("", PLAN, ()), ("others", OTHERS, ("memory",))):
             kept = options.base or options.keep or place / "base"
             root = kept / name if name else kept
-            base = Base(root / "project", root / "home") if options.base else made(root, plan)
+            base = Base(root / "project", root / "home") if options.base else made(root, plan, late)
             sets = {FIELDS: by_field()}
-            if by_hand:
+            if not name:
                 sets = {"kinds of tampering": [*in_runs(), *elsewhere()], **sets}
             for what, kinds in sets.items():
                 chosen = [kind for kind in kinds if options.only in kind.name]

@@ -463,6 +463,10 @@ def all_named(project: Project, wanted: tuple[str, ...], place: Path) -> None:
         assert kept.planted and not script.wrong(kind, kept, anew), (kind.name, kept, anew)
 
 
+def test_every_stream_of_a_run_is_among_those_that_the_script_changes(finished: Project) -> None:
+    assert {path.stem for path in finished.run.glob("*.jsonl")} <= set(tamper().KINDS.values())
+
+
 def test_what_was_changed_is_named_with_a_new_seal_too_where_another_record_contradicts_it(
     finished: Project, tmp_path: Path
 ) -> None:
