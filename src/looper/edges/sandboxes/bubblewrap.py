@@ -225,7 +225,7 @@ class _Namespace:
         if not ended.poll(END_S * 1000):
             raise SandboxUntried(
                 f"what a command started had not ended {END_S} s after it was killed. A disk or share that does not answer holds "
-                "processes so; mend that, then run the same command again."
+                "processes so; fix that, then run the same command again."
             )
 
     def close_theirs(self) -> None:
