@@ -22,7 +22,7 @@ from looper.records.memory import MEMORY_KINDS, MemoryKind
 from looper.records.model import BACKENDS, SERVERS, Backend, ModelSpec
 from looper.records.plan import PLAIN_SUITES, REAL_SUITES, SUITES, Sampling
 from tests.contracts.test_models import ASKED, CASES
-from tests.edges.test_model_servers import IDENTITIES, Client
+from tests.edges.test_model_servers import IDENTITIES, WINDOWS, Client
 from tests.fakes.backends import BACKEND_OF, NOT_STARTED
 from tests.fakes.backends import SERVERS as STARTED
 from tests.fakes.scripted_http import Answer, ScriptedServer, whole
@@ -77,6 +77,16 @@ def test_every_backend_has_its_traits_and_is_named_where_models_are_written() ->
     rows = {name for row in re.findall(r"^ *\| ([^|]+) \|", table, re.MULTILINE) for name in row.split(", ")}
     asked = [name for name, traits in BACKENDS.items() if traits.reads]
     must_have('docs/architecture.md, "Which model answered",', rows, asked)
+    windows = re.findall(r"before the first prompt every\n.+\n.+", text("docs/architecture.md"))
+    must_have(
+        'docs/architecture.md, below "Which model answered", where a window comes from,',
+        re.findall(r"[a-z]+", "".join(windows).lower()),
+        WINDOWS,
+    )
+    # Nano is embedded, and needs no choice.
+    real = [name for name in asked if not BACKENDS[name].is_small]
+    (of_readme,) = re.findall(r"^\| use a real model: .*", text("README.md"), re.MULTILINE)
+    must_have('README.md, "use a real model",', re.findall(r"[a-z]+", of_readme.lower()), real)
 
 
 def test_every_backend_whose_models_are_files_is_among_what_nodes_are_not_sent() -> None:

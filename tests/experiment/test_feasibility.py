@@ -2,10 +2,14 @@
 
 import random
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from scripts.bench_report import IDENTITY, verdict
 from tests.fakes.swe_bench_rows import row, written
 
@@ -31,7 +35,7 @@ from looper.experiment.stages import learners_of
 from looper.journal import Stream
 from looper.records.base import Record
 from looper.records.learning import Experience, Source, Split
-from looper.records.memory import Draw, MemoryKind, Remembering
+from looper.records.memory import Draw, MemoryKind, Moment, Remembering
 from looper.records.plan import Gate, Override, Plan, RunManifest, TaskSelection
 from looper.records.task import Task
 from looper.views.forecast import runs_alike
@@ -305,6 +309,13 @@ def test_a_gate_of_memory_that_may_stop_a_run_after_its_experience_is_said_befor
     )
 
 
+def every_way_to_remember() -> Iterator[Remembering]:
+    """Of every kind, each draw and each moment that it can have."""
+    for kind, draw, moment in product(MemoryKind, Draw, Moment):
+        with suppress(ValidationError):
+            yield Remembering(kind=kind, draw=draw, moment=moment)
+
+
 def test_a_forecast_of_what_memory_tells_is_as_sure_as_what_it_is_made_of(many: tuple[Task, ...]) -> None:
     """And tells as retrieval itself would, of whichever tasks are resolved."""
     plan = plan_of("exp09", "demo")
@@ -312,12 +323,7 @@ def test_a_forecast_of_what_memory_tells_is_as_sure_as_what_it_is_made_of(many: 
     experience, tasks, learned = plan.experience, found.evaluated, found.experience[Source.OWN]
     assert experience is not None
     rng = random.Random(1)
-    for how in (
-        Remembering(),
-        Remembering(kind=MemoryKind.PLAYBOOK),
-        Remembering(kind=MemoryKind.RAW, draw=Draw.PLACEBO),
-        Remembering(draw=Draw.RANDOM),
-    ):
+    for how in every_way_to_remember():
         told = feasibility._teller(experience, how, tasks, learned)
         for share in (0.0, 0.05, 0.1, 0.3, 1.0):
             resolved = [rng.random() < share for _ in learned]

@@ -107,6 +107,10 @@ MISTAKES = [
         f'{LIKE}\nscaffold = {{ tools = ["bash", "bassh"] }}',
         '9:31: profiles.mine.scaffold.tools.1: must be one of bash, read, edit, write, done, found "bassh"; did you mean bash?',
     ),
+    (
+        ROLE, learns('treatment = "memory", memory = { kind = "playbook", draw = "oracle" }'),
+        "7:66: arms.0.learning.memory.draw: oracle chooses among items by their code, so kind must be one of lessons, raw, successes, found playbook (arms.0 is base)",
+    ),
 ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from looper.memory.deliver import deliver
 from looper.memory.distil import distil, net_edits
 from looper.memory.playbook import playbook
 from looper.memory.retrieve import bm25, retrieved, words
-from looper.records.memory import Draw, MemoryItem, MemoryKind, Moment, Remembering
+from looper.records.memory import Draw, MemoryItem, MemoryKind, MemoryTraits, Moment, Remembering
 from looper.records.task import Task
 from looper.records.trajectory import Bash, Edit, Observation, ObservationKind, Read
 from looper.records.verdict import Outcome
@@ -72,7 +72,7 @@ def test_an_item_holds_title_place_and_net_change_in_the_agent_s_syntax(task: Ta
 def test_an_item_says_to_write_only_code_and_names_only_files_that_stand_in_its_text(
     task: Task, kind: MemoryKind
 ) -> None:
-    """An agent that writes such code is said to have used the item, which can also wait for such a file."""
+    """An agent that writes such code is said to have used the item, which can also wait for such a file, or be an oracle's by such code."""
     found = attempt("t", Outcome.RESOLVED, CHECK, LOOK, FIX, CHECK, DONE)
     end = found.trajectory.model_copy(update={"patch": PATCH})
     made = distil(end, found.steps, task, render, kind, "What is asked.")
@@ -80,6 +80,11 @@ def test_an_item_says_to_write_only_code_and_names_only_files_that_stand_in_its_
         assert line in made.text, f"memory/distil.distil: {kind.value} tells no such code: `changes` is empty"
     for path in made.paths:
         assert path in made.text, f"memory/distil.distil: {kind.value} names no such file: `paths` is empty"
+    place = f"records.memory.MEMORY_KINDS: {kind.value} is"
+    assert made.paths or not kind.traits.can_wait, (
+        f"{place} can_wait=False, since it names no file to wait for"
+    )
+    assert bool(made.changes) is kind.traits.tells_code, f"{place} tells_code={bool(made.changes)}"
 
 
 def test_net_edits_are_the_changed_blocks_of_every_file() -> None:
@@ -150,9 +155,22 @@ def test_hindsight_picks_by_what_the_fix_writes_and_tells_nothing_of_it(task: Ta
     assert not deliver(Remembering(draw=Draw.ORACLE), silent, items, 1).says
 
 
-def test_nothing_can_be_known_beforehand_where_nothing_is_chosen() -> None:
-    with pytest.raises(ValueError, match="of playbook nothing is chosen"):
-        Remembering(kind=MemoryKind.PLAYBOOK, draw=Draw.ORACLE)
+@pytest.mark.parametrize("kind", MemoryKind)
+def test_an_oracle_of_a_kind_without_choice_or_code_is_refused_with_those_that_have_both(
+    kind: MemoryKind,
+) -> None:
+    if kind.traits.has_oracle:
+        assert Remembering(kind=kind, draw=Draw.ORACLE).draw is Draw.ORACLE
+        return
+    can = ", ".join(other.value for other in MemoryKind if other.traits.has_oracle)
+    with pytest.raises(ValueError, match=f"draw: oracle .* must be one of {can}, found {kind.value}"):
+        Remembering(kind=kind, draw=Draw.ORACLE)
+
+
+def test_a_kind_has_an_oracle_where_it_chooses_among_items_that_tell_code() -> None:
+    assert MemoryTraits().has_oracle
+    for lacks in ({"has_items": False}, {"chooses": False}, {"tells_code": False}):
+        assert not MemoryTraits(**lacks).has_oracle, lacks
 
 
 def test_a_playbook_drawn_blindly_is_that_of_other_repositories(task: Task) -> None:
@@ -222,6 +240,34 @@ def test_an_item_waits_for_its_file_or_for_a_failure_and_is_told_once(task: Task
     passed = failed.model_copy(update={"exit_code": 0})
     assert by_failure.after(Bash(command="x"), passed) == [] == by_failure.after(Read(path="a.py"), seen)
     assert len(by_failure.after(Bash(command="x"), failed)) == 2
+
+
+@pytest.mark.parametrize("paths", [("a.py",), ()])
+@pytest.mark.parametrize(
+    ("kind", "moment"),
+    [
+        (kind, moment)
+        for kind in MemoryKind
+        for moment in Moment
+        if kind.traits.has_items and (kind.traits.can_wait or moment is Moment.START)
+    ],
+)
+def test_what_counts_as_told_is_told_when_its_moment_comes(
+    task: Task, kind: MemoryKind, moment: Moment, paths: tuple[str, ...]
+) -> None:
+    """Also of a success that only deletes files, whose item names none."""
+    made = item(1, "a", "scale_a", "about a").model_copy(
+        update={"kind": kind, "paths": paths, "turns": (("user", "about a"),)}
+    )
+    items = [made, item(2, "a", "join_b")]
+    given = deliver(Remembering(kind=kind, moment=moment), asking(task, "scale_oak"), items, 1)
+    recall = Recall(given, packaged_scaffold("terse"))
+    told = [text for _, text in given.earlier] + ([given.text] if given.text else [])
+    for action, exit_code in ((Read(path="a.py"), None), (Bash(command="x"), 1)):
+        seen = Observation(kind=ObservationKind.OK, text="", exit_code=exit_code)
+        told += [found.text for found in recall.after(action, seen)]
+    assert given.says is bool(told)
+    assert given.says or (not paths and moment is Moment.FILE_OPEN)
 
 
 def test_names_are_split_into_words() -> None:

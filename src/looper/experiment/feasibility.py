@@ -281,10 +281,11 @@ def _teller(
 ) -> Callable[[Sequence[bool]], int]:
     """As `told_at_most` of those tasks that were resolved, in a hundredth of its time: BM25 finds what shares a word with the issue that
     does not stand in all items."""
-    by_words = how.kind is not MemoryKind.PLAYBOOK and experience.told(how).retrieval == "bm25"
-    elsewhere = how.draw is Draw.PLACEBO or (
-        how.kind is MemoryKind.PLAYBOOK and how.draw is not Draw.RETRIEVED
-    )
+    traits = how.kind.traits
+    if not traits.has_items:
+        return lambda resolved: len(evaluated)
+    by_words = traits.chooses and experience.told(how).retrieval == "bm25"
+    elsewhere = how.draw is Draw.PLACEBO or (not traits.chooses and how.draw is not Draw.RETRIEVED)
     asked = [frozenset(words(task.problem_statement)) for task in learned]
     items = [_item_of(task, how.kind) for task in learned]
     place = {item.id: at for at, item in enumerate(items)}
@@ -310,7 +311,7 @@ def _teller(
 
 
 def _item_of(task: Task, kind: MemoryKind) -> MemoryItem:
-    """What memory would have of a task that was resolved, as far as retrieval looks at it."""
+    """What memory would have of a task that was resolved, as far as is looked at before it is told."""
     return MemoryItem(
         id=task.instance_id,
         kind=kind,
@@ -322,7 +323,8 @@ def _item_of(task: Task, kind: MemoryKind) -> MemoryItem:
         text="",
         turns=(("user", ""),),
         asked=task.problem_statement,
-        paths=(),
+        # A success changes some file, for which its item can wait.
+        paths=(task.repo,),
         changes=(),
     )
 

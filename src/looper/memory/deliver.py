@@ -40,7 +40,9 @@ def deliver(
     if not chosen:
         return Delivery(candidates=found)
     if how.moment is not Moment.START:
-        return Delivery(candidates=found, later=tuple(chosen), moment=how.moment)
+        # What names no file would wait for one without end, as an item of a success that only deletes files.
+        later = tuple(item for item in chosen if item.paths or how.moment is not Moment.FILE_OPEN)
+        return Delivery(candidates=found, later=later, moment=how.moment)
     if how.kind is MemoryKind.SUCCESSES:
         earlier = tuple(turn for item in chosen for turn in item.turns)
         return Delivery(candidates=found, items=ids, earlier=earlier)

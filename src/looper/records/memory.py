@@ -41,13 +41,20 @@ class MemoryTraits:
     """What a kind of memory is like, for all that treats kinds differently without making or telling items."""
 
     has_items: bool = True
-    """Whether an item is made of each success."""
+    """Whether an item is made of each success; what has none is told to every task."""
     chooses: bool = True
     """Whether a task gets some of the items, chosen for it."""
     can_wait: bool = False
-    """Whether an item can be told at its moment, and not at the start alone."""
+    """Whether an item can be told at its moment, and not at the start alone; so it names a file."""
+    tells_code: bool = True
+    """Whether an item tells code, and not words alone."""
     needs_experience: bool = True
     """Whether there must be successes, or at least attempts at them, before there is anything to tell."""
+
+    @property
+    def has_oracle(self) -> bool:
+        """Whether a gold patch can tell which items a task should get: there is a choice, and code to compare with the patch."""
+        return self.has_items and self.chooses and self.tells_code
 
 
 MEMORY_KINDS: Mapping[MemoryKind, MemoryTraits] = {
@@ -106,9 +113,10 @@ class Remembering(Record):
     def _can_be_told_then(self) -> "Remembering":
         if self.moment is not Moment.START and not self.kind.traits.can_wait:
             raise ValueError(f"moment: {self.kind.value} can be told at the start only")
-        if self.draw is Draw.ORACLE and not self.kind.traits.chooses:
+        if self.draw is Draw.ORACLE and not self.kind.traits.has_oracle:
+            can = ", ".join(kind.value for kind, traits in MEMORY_KINDS.items() if traits.has_oracle)
             raise ValueError(
-                f"draw: of {self.kind.value} nothing is chosen, so there is nothing to know beforehand"
+                f"draw: oracle chooses among items by their code, so kind must be one of {can}, found {self.kind.value}"
             )
         return self
 
@@ -142,7 +150,7 @@ class MemoryItem(Record):
     asked: str
     """Issue text of its task; retrieval looks here too, the prompt never shows it."""
     paths: tuple[str, ...]
-    """Files that it tells of; empty where it names none."""
+    """Files that it tells of; empty where it names none, so that it cannot wait for one."""
     changes: tuple[str, ...]
     """Code that it says to write; an agent that writes one of these cites it. Empty where it tells no code."""
 
