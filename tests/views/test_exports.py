@@ -177,3 +177,16 @@ def test_a_format_that_nobody_knows_is_one_line(finished: Project) -> None:
         found = finished.looper("export", str(finished.run), *arguments)
         assert found.returncode == 2 and what in found.stderr
         assert len(found.stderr.strip().splitlines()) == 1
+
+
+def test_a_report_for_programs_has_the_figures_of_its_tables(finished: Project) -> None:
+    (found,) = json.loads(finished.looper("report", str(finished.run), "--json").stdout)["reports"]
+    rows = cell_rows(read_run(finished.run))
+    for arm in found["arms"]:
+        ends = [row["outcome"] for row in rows if row["arm"] == arm["arm"]]
+        assert (arm["resolved"], arm["attempted"]) == (ends.count("resolved"), len(ends))
+        low, high = arm["interval"]
+        assert low <= arm["rate"] == arm["resolved"] / arm["attempted"] <= high
+    decided = json.loads(finished.looper("export", str(finished.run), "--format", "registered").stdout)
+    assert found["registered"]["contrasts"] == decided["contrasts"]
+    assert Path(found["page"]).is_file()

@@ -397,7 +397,11 @@ def report(
     elif results or file:
         lines = reporting.share(chosen_settings().runs, named, pages)
     else:
-        lines = reporting.report(chosen_settings().runs, named)
+        written = reporting.report(chosen_settings().runs, named)
+        if as_json:
+            print(json_line(written.data()))
+            return
+        lines = iter(written.lines)
     shown(lines, as_json=as_json)
 
 

@@ -5,7 +5,9 @@
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from looper.cli.options import the_run
 from looper.cli.plans import experiments_folders, registered
@@ -17,29 +19,42 @@ from looper.journal import replace_file
 from looper.records.text import counted
 from looper.untrusted import named_text
 from looper.views.blocks import with_block
+from looper.views.decided import report_data
 from looper.views.findings import unfinished_text
 from looper.views.history import read_history
 from looper.views.markdown import history_block, name_of, run_block, with_history
 from looper.views.results import HISTORY, SharedPages, not_checked, with_run, write_text
 from looper.views.runs import RunView, no_run, read_runs
 from looper.views.summary import LEARNINGS, SUMMARY, read_results, summary_lines
-from looper.views.web.page import write_page
+from looper.views.web.page import NAME, write_page
 
 
-def report(runs: Path, wanted: Sequence[str]) -> Iterator[str]:
+@dataclass(frozen=True)
+class Reports:
+    """Runs of which a report was written, and what was said besides."""
+
+    runs: Sequence[RunView]
+    lines: Sequence[str]
+
+    def data(self) -> dict[str, Any]:
+        """For programs: the figures of each, and its page."""
+        found = [{**report_data(run), "page": str(run.folder / NAME)} for run in self.runs]
+        return {"reports": found, "lines": [*self.lines]}
+
+
+def report(runs: Path, wanted: Sequence[str]) -> Reports:
     """Write each run into its own folder, as a page and as Markdown: the newest, or of what is wanted runs by their names, and of an
-    experiment the newest of each profile. Which files, in words. Raises BadInput."""
+    experiment the newest of each profile. Raises BadInput."""
     if not wanted:
-        yield _in_its_folder(the_run(runs))
-        return
+        run = the_run(runs)
+        return Reports([run], [_in_its_folder(run)])
     unreadable: list[str] = []
     every = read_runs(runs, unreadable.append)
-    newest = {name_of(run): run for run in every}
-    chosen = _chosen(runs, wanted, newest, frozenset())
-    yield from unreadable
+    chosen = _chosen(runs, wanted, {name_of(run): run for run in every}, frozenset())
+    lines = list(unreadable)
     for run in chosen:
-        yield from _newest_of(run, every, wanted, "all: looper runs list")
-        yield _in_its_folder(run)
+        lines += [*_newest_of(run, every, wanted, "all: looper runs list"), _in_its_folder(run)]
+    return Reports(chosen, lines)
 
 
 def _newest_of(

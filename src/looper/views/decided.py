@@ -7,7 +7,7 @@ from typing import Any
 
 from looper.metrics.claim import claim_of
 from looper.metrics.design import design_of, power_at_interest, scope_of, too_small_for
-from looper.metrics.paired import PairedDifference, repository_of
+from looper.metrics.paired import PairedDifference, rate_interval, repository_of
 from looper.metrics.registered import Registered
 from looper.views.findings import UNFINISHED, registered_lines, stratified_lines
 from looper.views.runs import RunView
@@ -18,18 +18,47 @@ def registered_text(run: RunView) -> str:
     outcomes, and the lines as they are printed."""
     leaked = set(run.manifest.leaked)
     rest = replace(run, tasks=tuple(task for task in run.tasks if task not in leaked))
-    return json.dumps(
-        {
-            "run": run.folder.name,
-            "finished": run.finished,
-            "planned": run.planned,
-            **_decided(run),
-            "printed": registered_lines(run),
-            "without_leaked": _decided(rest) if 0 < len(rest.tasks) < len(run.tasks) else None,
-            "printed_without_leaked": stratified_lines(run),
-        },
-        ensure_ascii=False,
-    )
+    found = {
+        **_progress(run),
+        **_decided(run),
+        "printed": registered_lines(run),
+        "without_leaked": _decided(rest) if 0 < len(rest.tasks) < len(run.tasks) else None,
+        "printed_without_leaked": stratified_lines(run),
+    }
+    return json.dumps(found, ensure_ascii=False)
+
+
+def report_data(run: RunView) -> dict[str, Any]:
+    """What a report says in its first tables: arms with their rates and intervals, contrasts as they were registered. A failed arm has
+    no rate, and None stands where nothing was measured."""
+    return {
+        **_progress(run),
+        "arms": [_arm(run, arm.name) for arm in run.manifest.plan.arms],
+        "registered": _of_run(run, run.registered),
+    }
+
+
+def _progress(run: RunView) -> dict[str, Any]:
+    return {"run": run.folder.name, "finished": run.finished, "planned": run.planned}
+
+
+def _arm(run: RunView, name: str) -> dict[str, Any]:
+    figures, outcomes, failed = run.figures(name), run.outcomes(name), name in run.failed_arms
+    shown = bool(outcomes) and not failed
+    return {
+        "arm": name,
+        "failed": failed,
+        "cells": figures.cells,
+        "infra_errors": figures.infra_errors,
+        "resolved": None if failed else figures.resolved.numerator,
+        "attempted": None if failed else figures.resolved.denominator,
+        "rate": figures.resolved.value if shown else None,
+        "interval": rate_interval(outcomes, run.unit) if shown else None,
+        "steps": figures.steps,
+        "prompt_tokens": figures.prompt_tokens,
+        "completion_tokens": figures.completion_tokens,
+        "seconds": figures.seconds,
+    }
 
 
 def registered_data(run: RunView, first: str, second: str) -> dict[str, Any] | None:
