@@ -108,6 +108,11 @@ MISTAKES = [
         '9:31: profiles.mine.scaffold.tools.1: must be one of bash, read, edit, write, done, found "bassh"; did you mean bash?',
     ),
     (
+        ROLE,
+        learns('treatment = "adapter", objective = "distillation", teacher = { moment = "file_open" }'),
+        "7:65: arms.0.learning.teacher: reads its memory at the start; leave moment out (arms.0 is base)",
+    ),
+    (
         ROLE, learns('treatment = "memory", memory = { kind = "playbook", draw = "oracle" }'),
         "7:66: arms.0.learning.memory.draw: oracle chooses among items by their code, so kind must be one of lessons, raw, successes, found playbook (arms.0 is base)",
     ),

@@ -10,7 +10,7 @@ from typing import Annotated, Any, assert_never
 from pydantic import Field, model_validator
 
 from looper.records.base import DIMENSIONLESS, Positive, PositiveFloat, Record, Unit, unsaid
-from looper.records.memory import Remembering, Retrieval, RetrievalSettings
+from looper.records.memory import Moment, Remembering, Retrieval, RetrievalSettings
 from looper.records.model import ModelSpec
 from looper.records.strategy import Strategy
 from looper.records.training import AdapterKind, Format, Objective, SelectionSettings, TrainingSettings
@@ -227,6 +227,8 @@ class Learning(Record):
         wrong = {
             "teacher: belongs to the distillation objective, which needs one": distils
             != (self.teacher is not None),
+            "teacher: reads its memory at the start; leave moment out": self.teacher is not None
+            and self.teacher.moment is not Moment.START,
             "strategy: is for adapters that are trained by imitation": self.strategy is not None
             and not (trained and plain),
             "strategy: has one adapter for all repositories and one round": self.strategy is not None
