@@ -18,18 +18,20 @@ from pathlib import Path
 
 from looper.edges.sandboxes import seccomp
 from looper.edges.sandboxes.process import (
+    END_S,
     NOBODY,
     PROCESS_LIMIT,
     TEMP_BYTES,
     id_maps,
     kill_group,
     minimal_environment,
+    not_ended,
     program,
     run_limited,
     user_of_commands,
     works,
 )
-from looper.errors import SandboxUnavailable, SandboxUntried
+from looper.errors import SandboxUnavailable
 from looper.protocols import Command, CommandResult
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -43,8 +45,6 @@ own beside `/tmp`."""
 DEVICE_NAMES = (
     "null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "fd", "stdin", "stdout", "stderr",
 )  # fmt: skip
-END_S = 60
-"""How long what a command left behind may take to end once it is killed, usually a millisecond."""
 _CHILD = re.compile(rb'"child-pid": (\d+)\D')
 FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 """What a network namespace keeps inside; others, like those to a virtual machine's host, it does not."""
@@ -223,10 +223,7 @@ class _Namespace:
         ended = select.poll()
         ended.register(self.first, select.POLLIN)
         if not ended.poll(END_S * 1000):
-            raise SandboxUntried(
-                f"what a command started had not ended {END_S} s after it was killed. A disk or share that does not answer holds "
-                "processes so; fix that, then run the same command again."
-            )
+            raise not_ended()
 
     def close_theirs(self) -> None:
         for descriptor in self.theirs:

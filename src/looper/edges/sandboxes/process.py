@@ -33,6 +33,8 @@ FLOOD_BYTES = 64 << 20
 DRAIN_S = 0.3
 """How long the end of the output is waited for after the command has ended. Every process that it left holds the pipe,
 so the end says that they are gone; one that no sandbox ends must not hold up the run."""
+END_S = 60
+"""How long what a command left behind may take to end once it is killed, usually a millisecond."""
 INODE_LIMIT = 150_000
 """Files, folders and links that a command may leave in the places that it can write to."""
 FLOOR_BYTES = 16 << 20
@@ -230,6 +232,14 @@ def unavailable(said: str) -> SandboxUnavailable:
         return SandboxUnavailable(said)
     return SandboxUntried(
         f"{said} End other work or raise this shell's limits (ulimit -n 4096), then run again."
+    )
+
+
+def not_ended() -> SandboxUntried:
+    """Of what a command started, where some of it is there END_S after it was killed."""
+    return SandboxUntried(
+        f"what a command started had not ended {END_S} s after it was killed. A disk or share that does not answer holds processes "
+        "so; fix that, then run the same command again."
     )
 
 

@@ -3,9 +3,17 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-from looper.edges.sandboxes.process import kill_group, minimal_environment, run_limited, temporary_folder
+from looper.edges.sandboxes.process import (
+    END_S,
+    kill_group,
+    minimal_environment,
+    not_ended,
+    run_limited,
+    temporary_folder,
+)
 from looper.errors import SandboxUnavailable
 from looper.protocols import Command, CommandResult
 
@@ -64,8 +72,16 @@ def _profile(command: Command, temporary: Path) -> str:
 
 
 def _kill_marked(marker: str) -> None:
-    """Kill processes whose environment carries the marker; `ps -E` shows it to their own user."""
-    listed = subprocess.run(["/bin/ps", "-E", "-axww", "-o", "pid=,command="], capture_output=True, text=True)
-    pids = [line.split(None, 1)[0] for line in listed.stdout.splitlines() if f" {marker}" in line]
-    if pids:
+    """Kill processes whose environment carries the marker, until there are none: what is killed last could have started another, or
+    still be writing. Raises SandboxUntried."""
+    until = time.monotonic() + END_S
+    while pids := _marked(marker):
         subprocess.run(["/bin/kill", "-KILL", *pids], capture_output=True)
+        if time.monotonic() > until:
+            raise not_ended()
+
+
+def _marked(marker: str) -> list[str]:
+    """`ps -E` shows their environment to their own user."""
+    listed = subprocess.run(["/bin/ps", "-E", "-axww", "-o", "pid=,command="], capture_output=True, text=True)
+    return [line.split(None, 1)[0] for line in listed.stdout.splitlines() if f" {marker}" in line]
