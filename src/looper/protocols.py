@@ -32,6 +32,7 @@ class ChatRequest:
     context_tokens: int
     temperature: float
     seed: int
+    """0 to 2**32 - 1; a server that takes fewer is sent a part of it."""
     timeout_s: float
     """For the whole reply."""
     sampling: Sampling = AS_COMPUTED

@@ -26,6 +26,8 @@ from tests.fakes.scripted_http import (
     whole,
 )
 
+from looper.cli.settings import settings
+from looper.cli.wiring import answering, trained_folder
 from looper.edges.models import http
 from looper.edges.models.anthropic import AnthropicModel
 from looper.edges.models.http import Timeouts
@@ -55,9 +57,9 @@ from looper.errors import (
     RequestRefused,
 )
 from looper.evolution.budget import Account, Allowance, Metered
-from looper.protocols import ChatModel, ChatRequest, Windowed
+from looper.protocols import ChatModel, ChatRequest, Message, Windowed
 from looper.records.generation import Role
-from looper.records.model import SERVERS
+from looper.records.model import BACKENDS, SERVERS, ModelSpec
 from looper.records.plan import Sampling
 from looper.records.trajectory import FinishReason, Reply
 
@@ -316,19 +318,48 @@ def test_every_client_sends_what_it_is_asked_for(client: Client) -> None:
     given = {"top_k": 17, "top_p": 0.75, "min_p": 0.03}
     can_be_told = [name for name in given if name not in untold(SAYS_ITS_KIND.get(client.name, client.name))]
     sampling = Sampling(**{name: given[name] for name in can_be_told})  # type: ignore[arg-type]
-    sent = _leaves(
-        asked(
-            client.name, replace(REQUEST, sampling=sampling), "vllm" if client.name == "vllm" else "unasked"
-        )
-    )
+    said: tuple[Message, ...] = (*REQUEST.messages, ("assistant", "I look."), ("user", "It fails."))
+    request = replace(REQUEST, sampling=sampling, messages=said)
+    body = asked(client.name, request, "vllm" if client.name == "vllm" else "unasked")
+    sent = _leaves(body)
     texts = " ".join(str(each) for each in sent)
     wanted: dict[str, object] = {"the model": "m", "the limit of the reply": 100, "the temperature": 0.5}
     if client.name not in HAS_NO_SEED:
-        wanted["the seed"] = 7
+        wanted["the seed (or HAS_NO_SEED says why not)"] = 7
     wanted |= {name: given[name] for name in can_be_told}
     missing = [name for name, value in wanted.items() if value not in sent]
-    missing += [text for _, text in REQUEST.messages if text not in texts]
+    missing += [text for _, text in said if text not in texts]
     assert not missing, f"{client.name} is not sent {', '.join(missing)}"
+    turns = [each["role"] for each in body["messages"] if each["role"] != "system"]
+    assert turns == ["user", "assistant", "user"], f"{client.name} is sent who spoke as {turns}"
+    places = [texts.index(text) for role, text in said if role != "system"]
+    assert places == sorted(places), f"{client.name} is not sent what was said in its order"
+
+
+def test_what_its_traits_say_of_a_server_is_so(client: Client) -> None:
+    """`BackendTraits` are believed by plans, runs and evolve, which never look: a model of a server reads what it is asked, is named,
+    draws at some temperature, cannot be trained here, and has adapters where its class takes them."""
+    backend = next(name for name in SERVERS if name == client.name)
+    traits = BACKENDS[backend]
+    assert (traits.reads, traits.shows_losses, traits.named) == (True, False, "always")
+    assert traits.highest_temperature is None or traits.highest_temperature > 0
+    model = client.make("http://127.0.0.1:9")
+    assert traits.may_carry_adapters is hasattr(model, "with_adapter")
+    with pytest.raises(BadInput, match="cannot be trained here"):
+        trained_folder(ModelSpec(backend=backend, name="m"), settings())
+
+
+def test_the_key_that_its_traits_name_is_sent(client: Client) -> None:
+    backend = next(name for name in SERVERS if name == client.name)
+    if not BACKENDS[backend].key:
+        return
+    with ScriptedServer(whole(500, b"{}")) as server:
+        model = answering(ModelSpec(backend=backend, name="m", base_url=server.url), "a-key-of-mine", 2048)
+        with pytest.raises(ModelError):
+            model.identity()
+        assert b"a-key-of-mine" in server.requests[-1].partition(b"\r\n\r\n")[0], (
+            f"{client.name} has a key ({BACKENDS[backend].key}), and does not send it"
+        )
 
 
 def test_l12_ollama_is_always_told_window_limit_seed_and_how_to_sample() -> None:
@@ -779,26 +810,31 @@ def test_c2_whatever_was_said_before_can_be_sent(client: Client, said: str) -> N
     )
 
 
-OVERFLOWS = [
-    (400, '{"error":{"message":"This model\'s maximum context length is 8192 tokens.","code":"context_length_exceeded"}}'),
-    (400, '{"object":"error","message":"The decoder prompt (length 9000) is longer than the maximum model length of 8192."}'),
-    (400, '{"error":{"code":400,"message":"request (3031 tokens) exceeds the available context size (512 tokens), try '
-     'increasing it","type":"exceed_context_size_error","n_prompt_tokens":3031,"n_ctx":512}}'),
-    (500, '{"error":{"code":500,"message":"Context size has been exceeded.","type":"server_error"}}'),
-    (400, '{"error":"the input length exceeds the context length"}'),
-    (400, '{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 208310 tokens > 200000 maximum"}}'),
-    (400, '{"error":{"message":"input length and `max_tokens` exceed context limit: 188240 + 21333 > 200000"}}'),
-    (413, '{"error":{"type":"request_too_large","message":"Request exceeds the maximum size"}}'),
-    (422, '{"error":"Input validation error: `inputs` tokens + `max_new_tokens` must be <= 2048. Given: 2100","error_type":"validation"}'),
-    (400, '{"message":"The input (9000 tokens) is longer than the model\'s context length (8192 tokens)."}'),
-    (400, '{"error":{"message":"Please reduce the length of the messages or completion."}}'),
-    (400, '{"error":{"message":"The input token count (40000) exceeds the maximum number of tokens allowed (32768)."}}'),
-    (400, '{"error":{"message":"Requested tokens (9000) exceed context window of 2048"}}'),
-]  # fmt: skip
-"""Of OpenAI, vLLM, llama.cpp (twice), Ollama, Anthropic (three times), TGI, SGLang, Groq, Google and llama-cpp-python."""
+OVERFLOWS = {
+    'openai': (400, '{"error":{"message":"This model\'s maximum context length is 8192 tokens.","code":"context_length_exceeded"}}'),
+    'vllm': (400, '{"object":"error","message":"The decoder prompt (length 9000) is longer than the maximum model length of 8192."}'),
+    'llamacpp': (400, '{"error":{"code":400,"message":"request (3031 tokens) exceeds the available context size (512 tokens), try increasing it","type":"exceed_context_size_error","n_prompt_tokens":3031,"n_ctx":512}}'),
+    'llamacpp later': (500, '{"error":{"code":500,"message":"Context size has been exceeded.","type":"server_error"}}'),
+    'ollama': (400, '{"error":"the input length exceeds the context length"}'),
+    'anthropic': (400, '{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 208310 tokens > 200000 maximum"}}'),
+    'anthropic with the reply': (400, '{"error":{"message":"input length and `max_tokens` exceed context limit: 188240 + 21333 > 200000"}}'),
+    'anthropic by size': (413, '{"error":{"type":"request_too_large","message":"Request exceeds the maximum size"}}'),
+    'TGI': (422, '{"error":"Input validation error: `inputs` tokens + `max_new_tokens` must be <= 2048. Given: 2100","error_type":"validation"}'),
+    'SGLang': (400, '{"message":"The input (9000 tokens) is longer than the model\'s context length (8192 tokens)."}'),
+    'Groq': (400, '{"error":{"message":"Please reduce the length of the messages or completion."}}'),
+    'Google': (400, '{"error":{"message":"The input token count (40000) exceeds the maximum number of tokens allowed (32768)."}}'),
+    'llama-cpp-python': (400, '{"error":{"message":"Requested tokens (9000) exceed context window of 2048"}}'),
+}  # fmt: skip
+"""Status and words of servers for a prompt without room, which `edges/models/faults` reads; for each backend under its own name."""
 
 
-@pytest.mark.parametrize(("status", "body"), OVERFLOWS, ids=range(len(OVERFLOWS)))
+def test_c6_the_words_of_each_backends_server_for_a_prompt_without_room_are_known(client: Client) -> None:
+    assert client.name in OVERFLOWS, (
+        f"tests/edges/test_model_servers.py, OVERFLOWS, has nothing for {client.name}; faults._OVERFLOW must find its words"
+    )
+
+
+@pytest.mark.parametrize(("status", "body"), OVERFLOWS.values(), ids=OVERFLOWS)
 def test_c6_a_prompt_without_room_is_told_by_every_servers_words(
     client: Client, status: int, body: str
 ) -> None:

@@ -423,17 +423,18 @@ def _script(path: Path) -> list[str]:
 
 def trained_folder(spec: ModelSpec, settings: Settings) -> Path:
     """Where the weights lie of a model that can be trained here. Raises BadInput for others."""
-    if not spec.shows_losses:
-        raise BadInput(
-            f"{spec.backend} models cannot be trained here. Use nano or mlx:FOLDER for plans that train."
-        )
-    if spec.backend == "mlx":
-        return settings.fetched.get((ContentKind.MODEL, spec.name)) or named_folder(
-            spec.name, settings.models
-        )
-    if spec.name.endswith("bit"):
-        return quantised_nano(settings.models, spec.name)
-    return nano_folder(spec.name)
+    match spec.backend:
+        case "mlx":
+            fetched = settings.fetched.get((ContentKind.MODEL, spec.name))
+            return fetched or named_folder(spec.name, settings.models)
+        case "nano" if spec.name.endswith("bit"):
+            return quantised_nano(settings.models, spec.name)
+        case "nano":
+            return nano_folder(spec.name)
+        case _:
+            raise BadInput(
+                f"{spec.backend} models cannot be trained here. Use nano or mlx:FOLDER for plans that train."
+            )
 
 
 def taught(spec: ModelSpec, settings: Settings) -> Teaching | None:
