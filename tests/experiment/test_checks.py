@@ -22,6 +22,7 @@ from looper.experiment.checks import (
     VALID_MARGIN,
     check_action_gate,
     check_adapter,
+    check_carried,
     check_context,
     check_memory,
     check_split,
@@ -387,6 +388,18 @@ def test_what_a_memory_could_be_lowered_to_is_rounded_down() -> None:
         assert f"(experience.samples){lower}, or leave the arm out" in str(silent.value)
         assert ", and 90 % are the least (experience.delivered)." in str(silent.value)
     assert check_memory([], "memory", 0.9).said == "0 of 0 tasks are told something"
+
+
+def test_an_arm_whose_model_does_not_say_that_it_has_the_adapter_runs_no_task() -> None:
+    """A client that takes no notice of the adapter would answer for it with base."""
+    without = ModelIdentity(
+        backend="any", backend_version="1", name="m", digest="d1", quantisation="", context_tokens=None
+    )
+    check_carried(without.model_copy(update={"adapter": "3f2a"}), "3f2a91c0", "adapted")
+    with pytest.raises(
+        TreatmentMissing, match="adapted is to have the adapter 3f2a91c0, and m answers without one"
+    ):
+        check_carried(without, "3f2a91c0", "adapted")
 
 
 def test_tasks_that_an_adapter_has_seen_are_named_as_far_as_three() -> None:

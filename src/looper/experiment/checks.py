@@ -24,6 +24,7 @@ from looper.records.memory import Delivery
 from looper.records.plan import Limits
 from looper.records.text import BYTES_PER_TOKEN, counted, listed
 from looper.records.training import AdapterRecord, Example
+from looper.records.trajectory import ModelIdentity
 from looper.records.treatment import VALID_MARGIN, Proof, ProofKind
 
 SENTINEL = "keel-4417-amber"
@@ -286,6 +287,15 @@ def seen_text(adapter: AdapterRecord, evaluated: Sequence[str], arm: str) -> str
         f"{arm}: the adapter {adapter.id} was trained on {len(seen)} of the evaluated tasks, {listed(seen, SEEN)}; what it "
         "remembers of these is not what it has learned"
     )
+
+
+def check_carried(answers: ModelIdentity, adapter: str, arm: str) -> None:
+    """That a model which was asked for with an adapter says that it has one. Raises TreatmentMissing."""
+    if not answers.adapter:
+        raise TreatmentMissing(
+            f"{arm} is to have the adapter {adapter}, and {answers.name} answers without one. Serve the base with mlx:FOLDER, or leave "
+            f"{arm} out."
+        )
 
 
 def check_split(adapter: AdapterRecord, evaluated: Sequence[str], arm: str) -> None:
