@@ -264,7 +264,6 @@ def remembered(
         (Remembering(kind=MemoryKind.PLAYBOOK, draw=Draw.RANDOM), PLACEBO, "one text made of the items of other repositories"),
         (Remembering(kind=MemoryKind.BLANK), "", ""),
     ],
-    ids=str,
 )  # fmt: skip
 def test_that_an_arm_is_told_other_items_than_were_made_for_its_repository_is_said(
     tmp_path: Path, how: Remembering, said: str, in_lineage: str
