@@ -15,8 +15,9 @@ def arm(name: str, more: str, role: str = "treatment") -> str:
     return f'[[arms]]\nname = "{name}"\nrole = "{role}"\n{more}\nreason = "what it does"\n'
 
 
-def told(items: int, size: int) -> str:
-    return f'learning = {{ treatment = "memory", memory = {{ items = {items}, bytes = {size} }} }}'
+def told(items: int, size: int, kind: str = "lessons") -> str:
+    of = f', kind = "{kind}"' if kind != "lessons" else ""
+    return f'learning = {{ treatment = "memory", memory = {{ items = {items}, bytes = {size}{of} }} }}'
 
 
 def trained(settings: str) -> str:
@@ -166,14 +167,31 @@ ARMS = [
     (
         arm("m", told(2, 80)),
         arm("m", told(2, 79)),
-        "14:58: arms.2.learning.memory.bytes: m is told at most 2 items in 79 bytes, and the shortest has 40 or more: there is room for 1. Raise "
-        "the bytes, or lower the items",
+        "14:58: arms.2.learning.memory.bytes: m is told at most 2 items in 79 bytes, and the shortest that tells code has 40 or more: there is "
+        "room for 1. Raise the bytes, or lower the items",
     ),
     (
         arm("m", told(1, 40)),
         arm("m", told(1, 39)),
-        "14:58: arms.2.learning.memory.bytes: m is told at most 1 item in 39 bytes, and the shortest has 40 or more: there is room for 0. Raise "
-        "the bytes, or lower the items",
+        "14:58: arms.2.learning.memory.bytes: m is told at most 1 item in 39 bytes, and the shortest that tells code has 40 or more: there is "
+        "room for 0. Raise the bytes, or lower the items",
+    ),
+    (
+        arm("m", told(2, 40, "raw")),
+        arm("m", told(2, 39, "raw")),
+        "14:58: arms.2.learning.memory.bytes: m is told at most 2 items in 39 bytes, and the shortest that tells code has 20 or more: there is "
+        "room for 1. Raise the bytes, or lower the items",
+    ),
+    (
+        arm("m", told(9, 40, "playbook")),
+        arm("m", told(9, 39, "playbook")),
+        "14:58: arms.2.learning.memory.bytes: m is told one text in 39 bytes, and the shortest that tells code has 40 or more. Raise the bytes",
+    ),
+    (
+        arm("a", told(1, 599, "playbook")) + arm("b", 'learning = { treatment = "memory", memory = { items = 1, kind = "playbook" } }'),
+        arm("a", told(1, 600, "playbook")) + arm("b", 'learning = { treatment = "memory", memory = { items = 1, kind = "playbook" } }'),
+        "19:1: arms.3.learning: b learns what a learns: under this profile they are told the same (one text made of the items from earlier "
+        "tasks of its repository)",
     ),
     (
         arm("m", trained("rank = 128")),

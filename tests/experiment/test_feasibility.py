@@ -162,6 +162,31 @@ def test_a_setting_that_the_data_cannot_serve_is_refused_with_the_numbers(
     assert keys in found and re.search(said, found[keys]), found
 
 
+@pytest.mark.parametrize(("draw", "as_what"), [("random", ", as a playbook of draw random"), ("placebo", "")])
+def test_a_control_of_a_kind_that_does_not_choose_is_told_of_another_repository_and_needs_one(
+    draw: str, as_what: str, micro: tuple[tuple[Task, ...], object]
+) -> None:
+    book = 'learning = { treatment = "memory", memory = { kind = "playbook" } }'
+    drawn = (book, book.replace(" }", f', draw = "{draw}" }}', 1))
+    one_repository = ("limit = 12", "limit = 6")
+    plan = plan_of("exp09", "demo", drawn, one_repository)
+    (said,) = [words for path, words in impossible(selected(plan, micro[0])) if words.startswith("playbook ")]
+    assert (
+        said.startswith(f"playbook is told of another repository{as_what}, and ")
+        and "is the only one" in said
+    )
+    found = selected(plan_of("exp09", "demo", drawn), micro[0])
+    assert not [words for _, words in impossible(found) if words.startswith("playbook ")]
+
+
+def test_how_many_items_are_chosen_binds_no_kind_that_does_not_choose(
+    micro: tuple[tuple[Task, ...], object],
+) -> None:
+    book = 'kind = "playbook"'
+    plan = plan_of("exp09", "demo", (book, f"{book}, items = 40, bytes = 4000"))
+    assert list(impossible(selected(plan, micro[0]))) == []
+
+
 @pytest.fixture
 def here(tmp_path: Path, state: Path) -> Settings:
     return replace(settings(), state=state, runs=tmp_path / "runs", workspaces=state / "workspaces")
@@ -328,7 +353,12 @@ def test_a_forecast_of_what_memory_tells_is_as_sure_as_what_it_is_made_of(many: 
         for share in (0.0, 0.05, 0.1, 0.3, 1.0):
             resolved = [rng.random() < share for _ in learned]
             some = [task for task, is_resolved in zip(learned, resolved, strict=True) if is_resolved]
-            assert told(resolved) == told_at_most(experience, how, tasks, some), (how, share)
+            expected = told_at_most(experience, how, tasks, some)
+            traits = f"has_items={how.kind.traits.has_items}, chooses={how.kind.traits.chooses}"
+            assert told(resolved) == expected, (
+                f"records.memory.MEMORY_KINDS says {traits} of {how.kind.value}: by these traits a memory of draw {how.draw.value} and moment "
+                f"{how.moment.value} tells {told(resolved)} tasks something, and by memory/deliver.deliver {expected} (feasibility._teller)"
+            )
 
     def spread(known: Attempted, seeds: int = 1) -> tuple[float, float, float]:
         one = told_forecast(experience, Remembering(), tasks, learned, known, seeds)

@@ -16,6 +16,7 @@ from tests.experiment.test_run import Project
 from looper.cli.settings import settings
 from looper.cli.training import TrainOptions, examples_of
 from looper.journal import Stream, read_stream
+from looper.memory.playbook import playbook
 from looper.records.base import content_hash
 from looper.records.memory import MemoryItem
 from looper.records.plan import Metric
@@ -981,6 +982,86 @@ def test_the_positive_control_is_told_the_answer_and_needs_no_experience(project
     assert not run.consolidations and [proof.said for proof in run.proofs if proof.arm == "positive"] == [
         "2 of 2 tasks are told something"
     ]
+
+
+ONE_TEXT = """
+title = "One text of many"
+hypothesis = "One text of all that was learned helps."
+factor = "what is in the prompt"
+[[arms]]
+name = "base"
+role = "base"
+[[arms]]
+name = "book"
+role = "treatment"
+learning = { treatment = "memory", source = "gold", memory = { kind = "playbook" } }
+[[arms]]
+name = "other_book"
+role = "control"
+learning = { treatment = "memory", source = "gold", memory = { kind = "playbook", draw = "random" } }
+[[arms]]
+name = "positive"
+role = "control"
+learning = { treatment = "memory", memory = { kind = "gold" } }
+[profiles.micro]
+like = "demo"
+model = "scripted:script.txt"
+scaffold = "full"
+arms = ["base", "book", "other_book", "positive"]
+tasks = { limit = 12 }
+limits = { output_tokens = 500, context_tokens = 8000 }
+experience = { per_repo = 24, memory_bytes = 1000, delivered = 0.1 }
+"""
+
+
+def test_of_a_memory_that_makes_one_text_of_all_its_items_the_text_is_shown_and_nothing_is_said_of_a_choice(
+    project: Project,
+) -> None:
+    """Also once an item of it was taken back, which the text that was told is made of."""
+    (project.folder / "own.toml").write_text(ONE_TEXT)
+    plan = project.looper("plan", "own.toml")
+    assert plan.returncode == 0, plan.stderr
+    for line in (
+        "arm book: source gold, memory playbook (one text made of the items from earlier tasks of its repository, at start, at most 1000 bytes)",
+        "arm other_book: source gold, memory playbook (one text made of the items of other repositories, at start, at most 1000 bytes)",
+        "arm positive: memory gold",
+    ):
+        assert line in plan.stdout.splitlines(), plan.stdout
+    ran = project.looper("run", "own.toml")
+    assert ran.returncode == 0, ran.stderr
+    listed = project.looper("memory", "list").stdout
+    assert re.search(r"^book: 12 rollouts, .* told, one text made of \d+\.\d items, ", listed, re.M), listed
+    assert "positive: 12 rollouts, each told by gold, which has no items" in listed.splitlines()
+    why = project.looper("lineage", "why", "own").stdout
+    for whose in ("from earlier tasks of its repository", "of other repositories"):
+        assert f"  told: one text made of the items {whose}, 1000 bytes together" in why.splitlines(), why
+
+    run = read_run(project.run)
+    ends = {arm: [end for end in run.trajectories if end.arm == arm] for arm in ("book", "other_book")}
+    assert all(len(end.memory) > 1 for of in ends.values() for end in of)
+    item = ends["book"][0].memory[0]
+    said = project.looper("memory", "why", item).stdout
+    assert (
+        f"a task is told one text made of many items. Read it with: looper show CELL --run {run.folder.name}"
+        in said
+    )
+    items = {found.id: found for found in read_stream(project.run, "memory", MemoryItem)}
+
+    def told(cell: str) -> str:
+        shown = project.looper("show", cell, "--whole").stdout
+        assert "in other words" not in shown and "before the issue" not in shown, shown
+        return shown
+
+    def every_text() -> None:
+        for end in (*ends["book"][:2], *ends["other_book"][:2]):
+            lines = sorted(playbook([items[name] for name in end.memory]), key=lambda line: -len(line.items))
+            assert 1 < len(lines) < len(end.memory), "several successes wrote the same"
+            assert "\n".join(line.text for line in lines) in told(end.cell)
+        assert "diff --git" in told("positive/0/" + ends["book"][0].instance_id), "the gold patch"
+
+    every_text()
+    assert project.looper("memory", "revert", item, "--reason", "a test").returncode == 0
+    every_text()
 
 
 OWN_SETTINGS = """

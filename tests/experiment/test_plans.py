@@ -1270,7 +1270,7 @@ BATCH = "experience = { batch = 8 }"
 @pytest.mark.parametrize(
     ("name", "old", "new", "said"),
     [
-        ("exp01", BATCH, BATCH.replace(" }", ", memory_bytes = 1 }"), "told at most 1 item in 1 bytes, and the shortest has 40 or more"),
+        ("exp01", BATCH, BATCH.replace(" }", ", memory_bytes = 1 }"), "told at most 1 item in 1 bytes, and the shortest that tells code has 40 or more"),
         ("exp01", 'treatment = "memory" }', 'treatment = "memory", memory = { items = 99, bytes = 20 } }', "told at most 99 items in 20 bytes"),
         ("exp01", BATCH, BATCH.replace(" }", ", training = { learning_rate = 1e-30 } }"), "experience.training.learning_rate: .*move no weight by more than"),
         ("exp01", BATCH, f"{BATCH}\nlimits = {{ steps = 1 }}", "limits.steps: a rollout has 1 step, and an edit and done take 2"),

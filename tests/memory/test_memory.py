@@ -68,25 +68,6 @@ def test_an_item_holds_title_place_and_net_change_in_the_agent_s_syntax(task: Ta
     assert made.instance_id == task.instance_id and made.position == task.sequence_position
 
 
-@pytest.mark.parametrize("kind", [kind for kind in MemoryKind if kind.traits.has_items])
-def test_an_item_says_to_write_only_code_and_names_only_files_that_stand_in_its_text(
-    task: Task, kind: MemoryKind
-) -> None:
-    """An agent that writes such code is said to have used the item, which can also wait for such a file, or be an oracle's by such code."""
-    found = attempt("t", Outcome.RESOLVED, CHECK, LOOK, FIX, CHECK, DONE)
-    end = found.trajectory.model_copy(update={"patch": PATCH})
-    made = distil(end, found.steps, task, render, kind, "What is asked.")
-    for line in (line.strip() for code in made.changes for line in code.splitlines()):
-        assert line in made.text, f"memory/distil.distil: {kind.value} tells no such code: `changes` is empty"
-    for path in made.paths:
-        assert path in made.text, f"memory/distil.distil: {kind.value} names no such file: `paths` is empty"
-    place = f"records.memory.MEMORY_KINDS: {kind.value} is"
-    assert made.paths or not kind.traits.can_wait, (
-        f"{place} can_wait=False, since it names no file to wait for"
-    )
-    assert bool(made.changes) is kind.traits.tells_code, f"{place} tells_code={bool(made.changes)}"
-
-
 def test_net_edits_are_the_changed_blocks_of_every_file() -> None:
     second = PATCH.replace("ops.py", "b/util.py").replace("-    return x * 3\n", "")
     assert list(net_edits(PATCH + second)) == [

@@ -196,6 +196,7 @@ def test_a_run_that_is_named_in_place_of_a_cell_or_before_it_is_answered_with_wh
 
 
 LESSONS = Remembering()
+PLACEBO = "a placebo: each task gets items of other repositories"
 
 
 def remembered(
@@ -253,15 +254,25 @@ def remembered(
     return folder
 
 
-@pytest.mark.parametrize(("draw", "said"), [(Draw.PLACEBO, "a placebo: each task gets items of other repositories"), (Draw.RETRIEVED, "")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("how", "said", "in_lineage"),
+    [
+        (Remembering(), "", "found by bm25"),
+        (Remembering(draw=Draw.PLACEBO), PLACEBO, PLACEBO),
+        (Remembering(draw=Draw.RANDOM), "drawn blindly among", "drawn blindly among"),
+        (Remembering(kind=MemoryKind.PLAYBOOK), "", "one text made of the items from earlier tasks of its repository"),
+        (Remembering(kind=MemoryKind.PLAYBOOK, draw=Draw.RANDOM), PLACEBO, "one text made of the items of other repositories"),
+        (Remembering(kind=MemoryKind.BLANK), "", ""),
+    ],
+)  # fmt: skip
 def test_that_an_arm_is_told_other_items_than_were_made_for_its_repository_is_said(
-    tmp_path: Path, draw: Draw, said: str
+    tmp_path: Path, how: Remembering, said: str, in_lineage: str
 ) -> None:
-    run = read_run(remembered(tmp_path / "runs", how=Remembering(draw=draw), items=[("a__b-0", 50)]))
+    run = read_run(remembered(tmp_path / "runs", how=how, items=[("a__b-0", 50)]))
     assert drawn_for(run, "other").startswith(said) and bool(drawn_for(run, "other")) is bool(said)
     assert drawn_for(run, "base") == "", "it does not remember"
-    told = "\n".join(lineage_lines(run, "other", lambda name: None))
-    assert (said in told) and ("found by bm25" in told) is (draw is Draw.RETRIEVED)
+    told = [line for line in lineage_lines(run, "other", lambda name: None) if line.startswith("  told: ")]
+    assert [in_lineage in line for line in told] == [True] * bool(in_lineage), told
 
 
 def test_why_a_task_was_told_nothing_stands_in_its_cell_and_in_the_list_of_what_was_told(

@@ -202,6 +202,9 @@ def _memory(how: Remembering, experience: Experience | None) -> str:
     if experience is None or not how.kind.traits.has_items:
         return how.kind.value
     told = experience.told(how)
+    if how.one_text:
+        size = f", at most {told.bytes} bytes" if told.bytes is not None else ""
+        return f"{how.kind.value} ({how.one_text}, at {how.moment.value}{size})"
     size = f", {told.bytes} bytes together" if told.bytes is not None else ""
     return f"{how.kind.value} ({how.draw.value} by {told.retrieval}, at {how.moment.value}, at most {counted(told.items, 'item')}{size})"
 

@@ -6,6 +6,7 @@
 import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from looper.cli.options import json_line, the_run
@@ -18,7 +19,7 @@ from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import Outcome
 from looper.views.board import as_failures, why_text
 from looper.views.index import steps_of
-from looper.views.memory import memory_items, why_nothing
+from looper.views.memory import memory_items, reverted_items, why_nothing
 from looper.views.runs import RunView, find_run
 from looper.views.show import Prompt, ending_text, harmless, prompt_text, step_text
 from looper.views.trajectory import adapters_for, went_wrong
@@ -170,11 +171,12 @@ def prompt_of(
     # What loads suites takes longer than all else here, and a list of cells has no need of it.
     from looper.agent.prompt import hash_of, opening
     from looper.cli.preparing import tasks_as_they_are
+    from looper.experiment.consolidate import Treatments
 
     plan = view.manifest.plan
     if plan.is_grading:
         return None
-    name, _, task_id = cell.split("/", 2)
+    name, seed, task_id = cell.split("/", 2)
     arm = next(arm for arm in plan.every_arm if arm.name == name)
     scaffold = arm.scaffold
     system = (("system", scaffold.system.strip("\n")),)
@@ -192,11 +194,19 @@ def prompt_of(
     later = {item for step in steps for item in step.memory}
     items = memory_items(view)
     told = [items[key] for key in end.memory if key in items and key not in later]
-    for memory in (
+    learned = [one for one in view.consolidations if items.keys() >= {*one.items}]
+    gone = [*reverted_items(view)]
+    as_made = (
+        # What was taken back later was told then.
+        Treatments(plan, learned, tuple(items.values()), reverted=gone[:many]).memory(arm, int(seed), task)
+        for many in range(len(gone), -1, -1)
+    )
+    as_they_are = (
         None,
         Delivery(candidates=0, text="\n".join(item.text for item in told)),
         Delivery(candidates=0, earlier=tuple(turn for item in told for turn in item.turns)),
-    ):
+    )
+    for memory in chain(as_they_are, as_made if arm.remembers else ()):
         messages = opening(task, scaffold, memory)
         if hash_of(messages) == end.prompt_hash:
             return Prompt(messages)

@@ -33,8 +33,6 @@ LEAST_DISCORDANCE = 0.05
 """The procedure of decisions is simulated from here on (docs/statistics.md); what it does with less is not known."""
 LEAST_SPREAD = 0.1
 """The default: no run measures how true differences vary between repositories, so that nothing supports less."""
-LEAST_ITEM_BYTES = 40
-"""The shortest edit in the agent's own syntax, of one letter into another in a file of one, has 46 bytes."""
 LEAST_EXAMPLE_TOKENS = 32
 """A system message, an issue and one action, each as short as can be, with what a template puts around them."""
 LEAST_WALL_S = 1.0
@@ -353,13 +351,18 @@ def _cannot_be_told_or_trained(plan: Plan) -> Iterator[tuple[Path, str]]:
             path: Path = (
                 ("arms", at, "learning", name, "bytes") if how.bytes else ("experience", "memory_bytes")
             )
-            if most.bytes is not None and most.bytes < most.items * LEAST_ITEM_BYTES and path not in told:
+            traits = how.kind.traits
+            items = most.items if traits.chooses else 1
+            if most.bytes is not None and most.bytes < items * traits.least_bytes and path not in told:
                 told.add(path)
-                yield (
-                    path,
-                    f"{arm.name} is told at most {counted(most.items, 'item')} in {most.bytes} bytes, and the shortest has "
-                    f"{LEAST_ITEM_BYTES} or more: there is room for {most.bytes // LEAST_ITEM_BYTES}. Raise the bytes, or lower the items",
+                what = f"at most {counted(items, 'item')}" if traits.chooses else "one text"
+                shortest = f"the shortest{' that tells code' if traits.tells_code else ''} has {traits.least_bytes} or more"
+                change = (
+                    f": there is room for {most.bytes // traits.least_bytes}. Raise the bytes, or lower the items"
+                    if traits.chooses
+                    else ". Raise the bytes"
                 )
+                yield path, f"{arm.name} is told {what} in {most.bytes} bytes, and {shortest}{change}"
         if learning.treatment is not Treatment.ADAPTER or experience.training is None:
             continue
         own = learning.training or TrainingChange()
@@ -580,9 +583,9 @@ def _the_same_in_the_end(plan: Plan) -> Iterator[tuple[Path, str]]:
                 continue
             told = plan.experience.told(how)
             parts += [how.model_copy(update=dict.fromkeys(RetrievalSettings.model_fields)), told]
-            same.append(
-                f"they are told the same (at most {counted(told.items, 'item')}, found by {told.retrieval})"
-            )
+            found = f"at most {counted(told.items, 'item')}, found by {told.retrieval}"
+            what = how.one_text or (found if how.kind.traits.has_items else how.kind.value)
+            same.append(f"they are told the same ({what})")
         if (other := seen.setdefault(content_hash(*parts), arm.name)) != arm.name:
             yield (
                 ("arms", at, "learning"),

@@ -142,18 +142,18 @@ def _needs_another_repository(found: Selected, learners: Sequence[Learner]) -> I
     if len(found.repos) != 1:
         return
     for at, arm, learning in learners:
-        told = learning.remembers
+        told, teacher = learning.remembers, learning.teacher
         for needs, keys, what in (
             (learning.elsewhere, ("elsewhere",), "works with what was learned in another repository"),
             (
-                told is not None and told.draw is Draw.PLACEBO,
+                told is not None and told.of_other_repositories,
                 ("memory", "draw"),
-                "is told of another repository",
+                f"is told of another repository{_by_draw(told)}",
             ),
             (
-                learning.teacher is not None and learning.teacher.draw is Draw.PLACEBO,
+                teacher is not None and teacher.of_other_repositories,
                 ("teacher", "draw"),
-                "has a teacher that is told of another repository",
+                f"has a teacher that is told of another repository{_by_draw(teacher)}",
             ),
         ):
             if needs:
@@ -164,6 +164,13 @@ def _needs_another_repository(found: Selected, learners: Sequence[Learner]) -> I
                 )
 
 
+def _by_draw(how: Remembering | None) -> str:
+    """Which draw of which kind means another repository, where not every kind's does."""
+    return (
+        "" if how is None or how.draw is Draw.PLACEBO else f", as a {how.kind.value} of draw {how.draw.value}"
+    )
+
+
 def _memories(
     found: Selected, experience: Experience, learners: Sequence[Learner]
 ) -> Iterator[tuple[Path, str]]:
@@ -171,13 +178,14 @@ def _memories(
     total = len(found.evaluated)
     for at, arm, learning in learners:
         how = learning.remembers
-        # That a placebo has no other repository is said by itself.
-        if how is None or (how.draw is Draw.PLACEBO and len(found.repos) == 1):
+        # That there is no other repository to be told of is said by itself.
+        if how is None or (how.of_other_repositories and len(found.repos) == 1):
             continue
         tasks = found.experience.get(learning.source, ())
         wanted = experience.told(how).items
         most = max(map(found.most, found.repos), default=0)
-        if how.draw is not Draw.PLACEBO and learning.source is not Source.GUIDED and wanted > most:
+        chosen_here = how.kind.traits.chooses and how.draw is not Draw.PLACEBO
+        if chosen_here and learning.source is not Source.GUIDED and wanted > most:
             own = how.items is not None
             yield (
                 ("arms", at, "learning", "memory", "items") if own else ("experience", "memory_items"),
@@ -285,7 +293,7 @@ def _teller(
     if not traits.has_items:
         return lambda resolved: len(evaluated)
     by_words = traits.chooses and experience.told(how).retrieval == "bm25"
-    elsewhere = how.draw is Draw.PLACEBO or (not traits.chooses and how.draw is not Draw.RETRIEVED)
+    elsewhere = how.of_other_repositories
     asked = [frozenset(words(task.problem_statement)) for task in learned]
     items = [_item_of(task, how.kind) for task in learned]
     place = {item.id: at for at, item in enumerate(items)}

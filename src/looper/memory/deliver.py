@@ -20,8 +20,8 @@ def deliver(
     seed: int = 0,
     similar: Similarity | None = None,
 ) -> Delivery:
-    """At most `count` items that fit into the budget together, each whole or not at all. The controls give as many as
-    retrieval would."""
+    """At most `count` items that fit into the budget together, each whole or not at all; line breaks between them do not count.
+    The controls give as many as retrieval would."""
     found = len(candidates(task, items))
     match how.kind:
         case MemoryKind.BLANK:

@@ -15,6 +15,12 @@ from looper.records.base import Positive, Record, Unit, unsaid
 Retrieval = Annotated[str, Field(pattern=r"^(bm25|ollama:.+)$")]
 
 
+LEAST_EDIT_BYTES = 40
+"""The shortest edit in the agent's own syntax, of one letter into another in a file of one, has 46 bytes."""
+LEAST_COMMAND_BYTES = 20
+"""The shortest command that writes a letter into a file of one has 21, with the tags around it."""
+
+
 class MemoryKind(StrEnum):
     """What is told of earlier successes."""
 
@@ -43,13 +49,16 @@ class MemoryTraits:
     has_items: bool = True
     """Whether an item is made of each success; what has none is told to every task."""
     chooses: bool = True
-    """Whether a task gets some of the items, chosen for it."""
+    """Whether a task gets some of the items, chosen for it; otherwise one text of all, in a control of those of other repositories."""
     can_wait: bool = False
     """Whether an item can be told at its moment, and not at the start alone; so it names a file."""
     tells_code: bool = True
     """Whether an item tells code, and not words alone."""
     needs_experience: bool = True
-    """Whether there must be successes, or at least attempts at them, before there is anything to tell."""
+    """Whether it is told after experience alone, as all that has items; the frame, which has none, waits like the memory that it is the
+    control of."""
+    least_bytes: int = 1
+    """Bytes of the shortest text that it tells of a success, of those that tell code where it tells code; 1 where no more is known."""
 
     @property
     def has_oracle(self) -> bool:
@@ -58,10 +67,10 @@ class MemoryTraits:
 
 
 MEMORY_KINDS: Mapping[MemoryKind, MemoryTraits] = {
-    MemoryKind.LESSONS: MemoryTraits(can_wait=True),
-    MemoryKind.RAW: MemoryTraits(can_wait=True),
-    MemoryKind.SUCCESSES: MemoryTraits(),
-    MemoryKind.PLAYBOOK: MemoryTraits(chooses=False),
+    MemoryKind.LESSONS: MemoryTraits(can_wait=True, least_bytes=LEAST_EDIT_BYTES),
+    MemoryKind.RAW: MemoryTraits(can_wait=True, least_bytes=LEAST_COMMAND_BYTES),
+    MemoryKind.SUCCESSES: MemoryTraits(least_bytes=LEAST_COMMAND_BYTES),
+    MemoryKind.PLAYBOOK: MemoryTraits(chooses=False, least_bytes=LEAST_EDIT_BYTES),
     MemoryKind.BLANK: MemoryTraits(has_items=False, chooses=False),
     MemoryKind.GOLD: MemoryTraits(has_items=False, chooses=False, needs_experience=False),
 }
@@ -108,6 +117,24 @@ class Remembering(Record):
         None
     )
     """How items are found, `bm25` or `ollama:NAME`; None for the experience's `retrieval`."""
+
+    @property
+    def of_other_repositories(self) -> bool:
+        """Whether the items are of other repositories than the task's: those of a placebo, and of any control of a kind that does not choose."""
+        traits = self.kind.traits
+        drawn = (Draw.PLACEBO,) if traits.chooses else (Draw.PLACEBO, Draw.RANDOM)
+        return traits.has_items and self.draw in drawn
+
+    @property
+    def one_text(self) -> str:
+        """What a task is told by a kind that has items and does not choose, in words; empty of others."""
+        traits = self.kind.traits
+        if traits.chooses or not traits.has_items:
+            return ""
+        whose = (
+            "of other repositories" if self.of_other_repositories else "from earlier tasks of its repository"
+        )
+        return f"one text made of the items {whose}"
 
     @model_validator(mode="after")
     def _can_be_told_then(self) -> "Remembering":

@@ -112,10 +112,13 @@ def _learning_lines(
 ) -> Iterator[str]:
     yield f"  learned: {_flat(learning.model_dump(mode='json', exclude_defaults=True))}"
     how, experience = learning.remembers, run.manifest.plan.experience
-    if how is not None and experience is not None and learning.needs_experience:
+    if how is not None and experience is not None and how.kind.traits.has_items:
         told = experience.told(how)
         size = f", {told.bytes} bytes together" if told.bytes is not None else ""
-        yield f"  told: at most {counted(told.items, 'item')}{size}, {drawn_text(how) or f'found by {told.retrieval}'}"
+        if how.one_text:
+            yield f"  told: {how.one_text}{size}"
+        else:
+            yield f"  told: at most {counted(told.items, 'item')}{size}, {drawn_text(how) or f'found by {told.retrieval}'}"
     for made in run.consolidations:
         if made.arm == arm.name:
             yield from _consolidation_lines(made, card_of)

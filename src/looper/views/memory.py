@@ -92,18 +92,21 @@ def delivery_lines(run: RunView) -> Iterator[str]:
     found = memory_uses(run)
     if not found:
         raise BadInput(_no_memory(run))
-    yield "arm: rollouts, those with items that could be told, those told some, items and tokens each, those that wrote the code of one where items tell code"
+    yield "arm: rollouts, those with items that could be told, those told something, items and tokens each, those that wrote the code of one where items tell code"
     for arm in run.manifest.plan.arms:
-        mine = [told for told in found if told.end.arm == arm.name]
-        if not mine:
+        mine, how = [told for told in found if told.end.arm == arm.name], arm.remembers
+        if not mine or how is None:
             continue
         if arm.has_overseer:
             yield f"{arm.name}: {counted(len(mine), 'rollout')}; its overseer is told, not the agent: {_overseer_told(run, arm.name)}"
             continue
+        if not how.kind.traits.has_items:
+            yield f"{arm.name}: {counted(len(mine), 'rollout')}, each told by {how.kind.value}, which has no items"
+            continue
         given = [told for told in mine if told.end.memory]
         tokens = [told.end.memory_tokens for told in given if told.end.memory_tokens is not None]
         sizes = (
-            f"{fmean(len(told.end.memory) for told in given):.1f} items, "
+            f"{'one text made of ' if how.one_text else ''}{fmean(len(told.end.memory) for told in given):.1f} items, "
             f"{f'{fmean(tokens):.0f}' if tokens else 'uncounted'} tokens"
             if given
             else "nothing"
@@ -182,7 +185,7 @@ _DRAWN = {
 
 def drawn_text(how: Remembering) -> str:
     """What a list of items made for a repository does not show: that its tasks are told others. Empty where they are told the nearest."""
-    return _DRAWN.get(how.draw, "")
+    return _DRAWN.get(Draw.PLACEBO if how.of_other_repositories else how.draw, "")
 
 
 def drawn_for(run: RunView, name: str) -> str:
@@ -261,6 +264,8 @@ def why_lines(run: RunView, wanted: str) -> Iterator[str]:
     if reason is not None:
         yield f"told no more: {reason}"
     yield harmless(item.text)
+    if not item.kind.traits.chooses:
+        yield f"not told by itself: a task is told one text made of many items. Read it with: looper show CELL --run {run.folder.name}"
     outcomes = {verdict.cell: verdict.outcome for verdict in run.verdicts}
     told = [found for found in memory_uses(run) if item.id in found.end.memory]
     resolved = sum(outcomes.get(found.end.cell) is Outcome.RESOLVED for found in told)
