@@ -25,6 +25,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
+from looper.errors import ExitCode
 from looper.journal import Stream, _encode, read_stream
 from looper.records.base import Record, content_hash
 from looper.records.learning import Treatment
@@ -1617,7 +1618,7 @@ def made(place: Path, plan: str = PLAN, late: Sequence[str] = ()) -> Base:
         ("report", "--summary"),
     ):
         done = looper(base.project, base.home, base.project / "runs", *words)
-        if done.returncode != (1 if late and words is run else 0):
+        if done.returncode != (ExitCode.INFRASTRUCTURE if late and words is run else 0):
             raise SystemExit(f"{' '.join(words)} ended with {done.returncode}: {done.stderr}")
     return base
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 from scripts.bench_report import IDENTITY, verdict
 from tests.cli.test_commands import looper
@@ -894,3 +895,15 @@ def test_a_decision_is_the_same_whichever_way_round_two_arms_are_shown() -> None
     assert registered_of(run, "memory", "base") == registered_of(run, "base", "memory") != []
     assert standing_of(run, "again", "base").startswith("registered, the same within 10.0 points: ")
     assert standing_of(run, "again", "memory") == EXPLORATORY
+
+
+@pytest.mark.parametrize("width", [200, 80, 40, 20])
+def test_a_terminal_of_any_width_shows_each_arms_name_and_figures_whole(tmp_path: Path, width: int) -> None:
+    run = read_run(write_run(tmp_path))
+    screen = io.StringIO()
+    Console(file=screen, width=width).print(run_table(run))
+    said = " ".join(screen.getvalue().split())
+    for arm in run.manifest.plan.arms:
+        figures = run.figures(arm.name).resolved
+        assert re.search(rf"{arm.name}\b.*{figures.numerator}/{figures.denominator}\b", said), said
+    assert max(map(cell_len, screen.getvalue().splitlines())) <= max(width, len(str(run.folder)))

@@ -300,7 +300,7 @@ def test_why_a_task_was_told_nothing_stands_in_its_cell_and_in_the_list_of_what_
         ),
         (
             remembered(runs, how=placebo, items=[here], found=1),
-            "none of 1 item from earlier tasks of a__b shares a telling word with its issue (bm25), and placebo gives as many as are",
+            "none of 1 item from earlier tasks of a__b shares a telling word with its issue (bm25), and as many are told as would be retrieved (placebo)",
         ),
         (
             remembered(runs, how=playbook, items=[("a__b-0", 70)], found=1),

@@ -9,6 +9,7 @@ from looper.metrics.claim import claim_of
 from looper.metrics.design import design_of, power_at_interest, scope_of, too_small_for
 from looper.metrics.paired import PairedDifference, rate_interval, repository_of
 from looper.metrics.registered import Registered
+from looper.records.plan import Expect
 from looper.views.findings import UNFINISHED, registered_lines, stratified_lines
 from looper.views.runs import RunView
 
@@ -90,6 +91,7 @@ def _of_run(run: RunView, found: Sequence[Registered]) -> dict[str, Any]:
         "unfinished": run.finished < run.planned,
         "contrasts": [
             {
+                "primary": each.contrast == plan.contrasts[0],
                 "power": power_at_interest(plan, run.tasks, each.contrast),
                 "pilot": too_small_for(plan, run.tasks, each.contrast),
                 **_contrast(each, run.finished == run.planned),
@@ -100,13 +102,15 @@ def _of_run(run: RunView, found: Sequence[Registered]) -> dict[str, Any]:
 
 
 def _contrast(found: Registered, over: bool) -> dict[str, Any]:
-    """Absent figures are None, as those of a contrast that was not measured; what decides is absent until the run is over."""
+    """Absent figures are None, as those of a contrast that was not measured; what decides is absent until the run is over. `p` is of no
+    difference, two-sided; `p_adjusted` of what was registered: of a contrast with a margin, that the difference lies beyond it."""
     difference = found.difference
     paired = difference if isinstance(difference, PairedDifference) else None
     return {
         "contrast": found.contrast.name,
         "metric": found.contrast.metric.value,
         "expect": found.contrast.expect.value,
+        "margin": None if found.contrast.expect is Expect.MORE else found.contrast.margin,
         "pairs": difference.pairs if difference else None,
         "gains": paired.gains if paired else None,
         "losses": paired.losses if paired else None,

@@ -246,7 +246,11 @@ def _nothing(
     fails = (
         f"{alike} its issue ({settings.retrieval})"
         + (f" and fits into {settings.bytes} bytes" if long else "")
-        + (f", and {how.draw.value} gives as many as are" if how.draw is not Draw.RETRIEVED else "")
+        + (
+            f", and as many are told as would be retrieved ({how.draw.value})"
+            if how.draw is not Draw.RETRIEVED
+            else ""
+        )
         + (f"; or its moment, {how.moment.value}, did not come" if how.moment is not Moment.START else "")
     )
     return _Nothing(f"no item from an earlier task {fails}", f"none {some} {fails}")

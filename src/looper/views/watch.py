@@ -11,6 +11,7 @@ from rich.text import Text
 from looper.errors import as_called
 from looper.views.findings import percent
 from looper.views.live import go_on_lines, nodes_text
+from looper.views.runs import no_run
 from looper.views.show import duration, harmless, shortened
 
 COLOURS = {"running": "green", "stalled": "red", "stopped": "yellow", "finished": "dim"}
@@ -24,7 +25,7 @@ def screen(status: Mapping[str, Any], height: int, runs_folder: Path) -> Rendera
     """What fits into so many lines of 80 characters: the newest run with its arms, the runs before it, what cannot be read."""
     runs = list(reversed(status["runs"]))
     if not runs:
-        return Text(as_called("No runs yet. Begin one: looper run exp00"))
+        return Text(as_called(no_run(runs_folder)))
     height -= bool(runs[0]["pilot"]) + bool(runs[0]["nodes"])  # Which take a line of their own.
     parts: list[RenderableType] = [*_head(runs[0]), _arms(runs[0], max(3, height - 12))]
     rest = runs[1 : max(2, height - 8 - min(len(runs[0]["arms"]), height - 12))]
