@@ -4,6 +4,7 @@ import io
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from looper.records.trajectory import (
 from looper.records.treatment import Consolidation
 from looper.views.board import FAILED_ONES, CellQuery, cell_page, next_failed
 from looper.views.diff import arms_data, arms_diff
-from looper.views.findings import difference_text
+from looper.views.findings import difference_text, treatment_lines
 from looper.views.lineage import lineage_lines
 from looper.views.memory import drawn_for, why_nothing
 from looper.views.runs import read_run
@@ -388,3 +389,26 @@ def test_a_cell_without_an_end_says_so() -> None:
 def test_what_was_not_measured_is_said_and_not_shown_as_zero() -> None:
     found = difference_text(paired_difference({"a": True, "b": False}, {"a": False, "b": False}))
     assert found.startswith("+50.0 points") and "2 pairs, 1 gained, 0 lost" in found
+
+
+@pytest.mark.parametrize(
+    "seconds, said", [(30.0, "in 29 s; "), (1.0, "in 29 s (1 of them trained before, and taken over); ")]
+)
+def test_an_adapter_that_was_trained_before_is_not_told_as_this_runs_work(
+    tmp_path: Path, seconds: float, said: str
+) -> None:
+    run = read_run(remembered(tmp_path / "runs", items=[("a__b-0", 9)]))
+    (learned,) = run.consolidations
+    made = {
+        "adapter": "3f2a",
+        "made": ("3f2a",),
+        "trained_tokens": 700,
+        "training_s": 29.0,
+        "seconds": seconds,
+    }
+    (line,) = [
+        line
+        for line in treatment_lines(replace(run, consolidations=(learned.model_copy(update=made),)))
+        if "trained in" in line
+    ]
+    assert f"1 adapter, 700 tokens trained {said}" in line

@@ -36,7 +36,7 @@ from looper.records.base import grouped
 from looper.records.learning import Treatment
 from looper.records.plan import Arm, ArmRole, Contrast, Expect, Metric, Plan, arm_of
 from looper.records.text import counted, listed
-from looper.records.treatment import ProofKind, StoppingGate
+from looper.records.treatment import Consolidation, ProofKind, StoppingGate
 from looper.views.memory import told_lines
 from looper.views.questions import question_lines
 from looper.views.runs import RunView
@@ -701,7 +701,7 @@ def treatment_lines(run: RunView) -> list[str]:
             f"{counted(sum(found.selection.taken for found in last), 'success', 'successes')} taken, {sum(found.used for found in last)} used; "
             + (
                 f"{counted(sum(len(found.made) for found in made), 'adapter')}, {trained} tokens trained in "
-                f"{sum(found.training_s for found in made):.0f} s; "
+                f"{sum(found.training_s for found in made):.0f} s{_trained_before(made)}; "
                 if any(found.made for found in made)
                 else ""
             )
@@ -713,6 +713,12 @@ def treatment_lines(run: RunView) -> list[str]:
                 f"control {arm.name} must make base's patch in every cell: {same} of {both}, {_does(run, arm.name)}"
             )
     return [*lines, *told_lines(run), *question_lines(run.folder)]
+
+
+def _trained_before(made: Sequence[Consolidation]) -> str:
+    """That adapters were taken over which an earlier run, or another arm, had trained: learning took less time than their training."""
+    taken_over = sum(len(found.made) for found in made if found.seconds < found.training_s)
+    return f" ({taken_over} of them trained before, and taken over)" if taken_over else ""
 
 
 def _retention_text(run: RunView, arm: str) -> str:
