@@ -146,4 +146,4 @@ def test_a_plan_that_wants_more_than_its_window_is_refused(
         return
     more = limits.model_copy(update={"context_tokens": window + 1})
     with pytest.raises(ModelUnfit, match=f"has a window of {window} tokens, and the plan wants {window + 1}"):
-        check_context(model, "base", "", more)
+        check_context(model, "base", "", more, "")

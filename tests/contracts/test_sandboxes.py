@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -252,6 +253,27 @@ def test_many_that_a_command_leaves_have_ended_when_its_result_is_there(
         each_sandbox, root, f"for i in $(seq 200); do sleep {name} > /dev/null 2>&1 & done; echo started"
     )
     assert result.exit_code == 0 and not survivors(name)
+
+
+def test_nothing_is_left_either_where_the_system_has_no_descriptors_of_processes(
+    each_sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
+    name = marker()
+    result = bash(
+        each_sandbox, root, f"for i in $(seq 200); do sleep {name} > /dev/null 2>&1 & done; echo started"
+    )
+    assert result.exit_code == 0 and not survivors(name)
+
+
+def test_a_command_runs_where_a_thousand_files_are_open(each_sandbox: Sandbox, root: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, before[1]), before[1]))
+    with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+        for _ in range(1100):
+            stack.enter_context(open(os.devnull))
+        assert bash(each_sandbox, root, "echo hello").text() == "hello\n"
 
 
 def test_a17_many_processes_cannot_share_all_memory(each_sandbox: Sandbox, root: Path) -> None:

@@ -22,7 +22,6 @@ from looper.experiment.checks import (
     VALID_MARGIN,
     check_action_gate,
     check_adapter,
-    check_carried,
     check_context,
     check_memory,
     check_split,
@@ -93,7 +92,7 @@ def wide(limits: Limits) -> Limits:
 
 
 def test_a_model_that_reads_its_whole_window_passes(wide: Limits) -> None:
-    proof = check_context(Server(2000), "base", "server", wide)
+    proof = check_context(Server(2000), "base", "server", wide, "")
     assert proof.kind is ProofKind.CONTEXT and proof.passed and "found the word" in proof.said
     counted = int(proof.said.split("counted ")[1].split()[0])
     assert 1800 <= counted <= 1900, "the prompt fills the window but for the reply"
@@ -113,11 +112,11 @@ def test_g34_a_server_that_cuts_the_prompt_is_refused_before_the_first_task(
     server: Server, wide: Limits
 ) -> None:
     with pytest.raises(PromptCut, match="cut"):
-        check_context(server, "base", "server", wide)
+        check_context(server, "base", "server", wide, "")
 
 
 def test_g34_a_model_that_cannot_repeat_words_is_held_to_its_counts(wide: Limits) -> None:
-    proof = check_context(Server(2000, clever=False), "base", "server", wide)
+    proof = check_context(Server(2000, clever=False), "base", "server", wide, "")
     assert proof.passed and "only token counts were compared" in proof.said
 
 
@@ -214,7 +213,7 @@ def test_the_prompts_of_a_context_are_two_short_ones_and_one_that_leaves_room_fo
     wide: Limits,
 ) -> None:
     server = Recording(2000)
-    proof = check_context(server, "base", "server x", wide)
+    proof = check_context(server, "base", "server x", wide, "")
     lines = [request.messages[1][1].count("\n") - 1 for request in server.asked]
     names = [request.conversation for request in server.asked]
     # A line has 17 words, and what is around them 20: 1900 tokens have room for 110 lines, and one is left off.
@@ -227,17 +226,17 @@ def test_the_prompts_of_a_context_are_two_short_ones_and_one_that_leaves_room_fo
         assert (request.max_output_tokens, request.context_tokens) == (48, 2000)
         assert (request.temperature, request.seed, request.timeout_s) == (0.0, 0, 600.0)
     slow = Recording(2000)
-    check_context(slow, "base", "s", wide.model_copy(update={"output_tokens": 20, "wall_s": 900.0}))
+    check_context(slow, "base", "s", wide.model_copy(update={"output_tokens": 20, "wall_s": 900.0}), "")
     assert {(each.max_output_tokens, each.timeout_s) for each in slow.asked} == {(20, 900.0)}
 
 
 def test_a_model_that_counts_nothing_is_asked_by_the_bytes_that_a_token_has_at_least(wide: Limits) -> None:
     server = Recording(9000, counts=False)
-    proof = check_context(server, "base", "s", wide)
+    proof = check_context(server, "base", "s", wide, "")
     assert proof.said == "server counts nothing, found the word at its head"
     assert server.asked[2].messages[1][1].count("\n") - 1 == int(1900 * BYTES_PER_TOKEN / len(LINE))
     small = Recording(9000)
-    check_context(small, "base", "s", wide.model_copy(update={"context_tokens": 300}))
+    check_context(small, "base", "s", wide.model_copy(update={"context_tokens": 300}), "")
     assert [each.messages[1][1].count("\n") - 1 for each in small.asked] == [8, 24, 24], (
         "never less than the longer one"
     )
@@ -262,16 +261,16 @@ class Odd(Server):
 
 def test_a_full_prompt_may_be_counted_a_little_otherwise_than_foretold(wide: Limits) -> None:
     for more in (56, -56):
-        assert check_context(Odd(more), "base", "s", wide).passed
+        assert check_context(Odd(more), "base", "s", wide, "").passed
     for more in (57, -57):
         with pytest.raises(PromptCut) as cut:
-            check_context(Odd(more), "base", "s", wide)
+            check_context(Odd(more), "base", "s", wide, "")
         assert str(cut.value) == (
             f"server counted {1873 + more} tokens in a prompt of about 1873: it was cut. Give the server a window of 2000 tokens, or lower "
             "context_tokens in the plan's limits."
         )
     with pytest.raises(PromptCut) as headless:
-        check_context(Server(1000, honest=False), "base", "s", wide)
+        check_context(Server(1000, honest=False), "base", "s", wide, "")
     assert str(headless.value) == (
         "server repeats a word from the head of a short prompt, and not from one of 1900 tokens: the head was cut. Give the server a window of "
         "2000 tokens, or lower context_tokens."
@@ -297,15 +296,15 @@ class Refusing(Server):
 
 
 def test_a_window_that_is_known_or_refused_is_said_with_what_to_do(wide: Limits) -> None:
-    assert check_context(Windowing(2000), "base", "s", wide).passed
+    assert check_context(Windowing(2000), "base", "s", wide, "").passed
     with pytest.raises(ModelUnfit) as known:
-        check_context(Windowing(1999), "base", "s", wide)
+        check_context(Windowing(1999), "base", "s", wide, "")
     assert str(known.value) == (
         "server has a window of 1999 tokens, and the plan wants 2000. Lower context_tokens in the plan's limits to 1999, or "
         "serve the model with a longer window if it was trained for one."
     )
     with pytest.raises(ModelUnfit) as refused:
-        check_context(Refusing(9000), "base", "s", wide)
+        check_context(Refusing(9000), "base", "s", wide, "")
     assert str(refused.value) == (
         "The server has no room. The plan wants 2000 tokens: give the server a window of as many, or lower context_tokens in the plan's limits."
     )
@@ -390,16 +389,18 @@ def test_what_a_memory_could_be_lowered_to_is_rounded_down() -> None:
     assert check_memory([], "memory", 0.9).said == "0 of 0 tasks are told something"
 
 
-def test_an_arm_whose_model_does_not_say_that_it_has_the_adapter_runs_no_task() -> None:
+def test_an_arm_whose_model_does_not_say_that_it_has_the_adapter_runs_no_task(wide: Limits) -> None:
     """A client that takes no notice of the adapter would answer for it with base."""
-    without = ModelIdentity(
-        backend="any", backend_version="1", name="m", digest="d1", quantisation="", context_tokens=None
-    )
-    check_carried(without.model_copy(update={"adapter": "3f2a"}), "3f2a91c0", "adapted")
+
+    class Adapted(Server):
+        def identity(self) -> ModelIdentity:
+            return super().identity().model_copy(update={"adapter": "3f2a"})
+
+    assert check_context(Adapted(2000), "adapted", "s", wide, "3f2a91c0").passed
     with pytest.raises(
-        TreatmentMissing, match="adapted is to have the adapter 3f2a91c0, and m answers without one"
+        TreatmentMissing, match="adapted is to have the adapter 3f2a91c0, and server answers without one"
     ):
-        check_carried(without, "3f2a91c0", "adapted")
+        check_context(Server(2000), "adapted", "s", wide, "3f2a91c0")
 
 
 def test_tasks_that_an_adapter_has_seen_are_named_as_far_as_three() -> None:

@@ -24,7 +24,6 @@ from looper.records.memory import Delivery
 from looper.records.plan import Limits
 from looper.records.text import BYTES_PER_TOKEN, counted, listed
 from looper.records.training import AdapterRecord, Example
-from looper.records.trajectory import ModelIdentity
 from looper.records.treatment import VALID_MARGIN, Proof, ProofKind
 
 SENTINEL = "keel-4417-amber"
@@ -38,15 +37,21 @@ SEEN = 3
 """Tasks that a message names of those that an adapter has seen."""
 
 
-def check_context(model: ChatModel, arm: str, subject: str, limits: Limits) -> Proof:
-    """That a prompt as long as the plan allows is read whole.
+def check_context(model: ChatModel, arm: str, subject: str, limits: Limits, adapter: str) -> Proof:
+    """That a prompt as long as the plan allows is read whole, and by a model that says it has the adapter which the arm names, if one.
 
     Two short prompts tell how many tokens a line has, so the count of the long one is known beforehand; and where the
     model can repeat the word at the head of a short prompt, it must find it in the long one too. A model that cannot is
-    held to its counts alone. Raises PromptCut, and ModelUnfit where the server refuses the long prompt, or says beforehand that
+    held to its counts alone. Raises PromptCut, TreatmentMissing, and ModelUnfit where the server refuses the long prompt, or says beforehand that
     it has no room for one.
     """
     identity = model.identity()
+    if adapter and not identity.adapter:
+        # A client that takes no notice of it would answer for the arm with base.
+        raise TreatmentMissing(
+            f"{arm} is to have the adapter {adapter}, and {identity.name} answers without one. Serve the base with mlx:FOLDER, or leave "
+            f"{arm} out."
+        )
     window = model.window_tokens() if isinstance(model, Windowed) else None
     if window is not None and window < limits.context_tokens:
         raise ModelUnfit(
@@ -287,15 +292,6 @@ def seen_text(adapter: AdapterRecord, evaluated: Sequence[str], arm: str) -> str
         f"{arm}: the adapter {adapter.id} was trained on {len(seen)} of the evaluated tasks, {listed(seen, SEEN)}; what it "
         "remembers of these is not what it has learned"
     )
-
-
-def check_carried(answers: ModelIdentity, adapter: str, arm: str) -> None:
-    """That a model which was asked for with an adapter says that it has one. Raises TreatmentMissing."""
-    if not answers.adapter:
-        raise TreatmentMissing(
-            f"{arm} is to have the adapter {adapter}, and {answers.name} answers without one. Serve the base with mlx:FOLDER, or leave "
-            f"{arm} out."
-        )
 
 
 def check_split(adapter: AdapterRecord, evaluated: Sequence[str], arm: str) -> None:

@@ -12,7 +12,6 @@ from looper.errors import Cancelled, LooperError, MemorySilent, ModelUnfit, Prom
 from looper.experiment.checks import (
     check_action_gate,
     check_adapter,
-    check_carried,
     check_context,
     check_memory,
     check_split,
@@ -39,26 +38,14 @@ def check_contexts(run: Staging, arms: Sequence[Arm]) -> None:
         seen.add((arm.model, limits))
         task = run.tasks[run.manifest.tasks[0]]
         models = [run.model_for(arm, task, "", server) for server in range(len(arm.model.addresses))]
-        if arm.model.adapter:
-            _check_carried(run, arm, models)
         identity = models[0].identity()
         subject = f"{identity.name} {identity.digest[:12]}"
-        _once(run, ProofKind.CONTEXT, arm.name, subject, partial(_every, models, arm.name, subject, limits))
+        _once(run, ProofKind.CONTEXT, arm.name, subject, partial(_every, models, arm, subject, limits))
 
 
-def _check_carried(run: Staging, arm: Arm, models: Sequence[ChatModel]) -> None:
-    """Raises TreatmentMissing."""
-    try:
-        for model in models:
-            check_carried(model.identity(), arm.model.adapter, arm.name)
-    except TreatmentMissing as error:
-        _record_stop(run, StoppingGate.ADAPTER_ARRIVED, arm.name, arm.model.adapter, error)
-        raise
-
-
-def _every(models: Sequence[ChatModel], arm: str, subject: str, limits: Limits) -> Proof:
+def _every(models: Sequence[ChatModel], arm: Arm, subject: str, limits: Limits) -> Proof:
     """The proof of the first of a model's servers, where all pass."""
-    first, *_ = [check_context(model, arm, subject, limits) for model in models]
+    first, *_ = [check_context(model, arm.name, subject, limits, arm.model.adapter) for model in models]
     return first
 
 

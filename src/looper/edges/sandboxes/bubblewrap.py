@@ -8,7 +8,6 @@ import contextlib
 import os
 import re
 import select
-import signal
 import socket
 import subprocess
 import tempfile
@@ -22,12 +21,14 @@ from looper.edges.sandboxes.process import (
     NOBODY,
     PROCESS_LIMIT,
     TEMP_BYTES,
+    Ending,
     id_maps,
     kill_group,
     minimal_environment,
     not_ended,
     program,
     run_limited,
+    unavailable,
     user_of_commands,
     works,
 )
@@ -88,6 +89,12 @@ class Bubblewrap:
         return works(argv)
 
     def run(self, command: Command) -> CommandResult:
+        try:
+            return self._run(command)
+        except OSError as error:
+            raise unavailable(f"{self.name} failed: {error}.") from error
+
+    def _run(self, command: Command) -> CommandResult:
         # Each reader of a descriptor moves its position, so every command gets open files of its own.
         with (
             _reopened([self._filter, *self._files.values()]) as (filter_, *contents),
@@ -183,47 +190,40 @@ class _Namespace:
     ready: int | None
     """None where nobody waits."""
     theirs: tuple[int, ...]
-    first: int | None = None
-    """Descriptor of the first process."""
+    first: Ending | None = None
+    """The first process."""
 
     def begin(self) -> None:
-        """Know the first process, and give it this one's users. Nothing where the helper ended before; it says why by itself."""
+        """Know the first process, and give it this one's users. Nothing where the helper ended before, and says why by itself, or does
+        not come so far, which the command's own time ends."""
         self.close_theirs()
-        said = b""
+        said, words = b"", select.poll()
+        words.register(self.told, select.POLLIN)
         while (found := _CHILD.search(said)) is None:
-            if not (part := os.read(self.told, 4096)):
+            if not words.poll(END_S * 1000) or not (part := os.read(self.told, 4096)):
                 return
             said += part
         inner = int(found[1])
-        with contextlib.suppress(ProcessLookupError):
-            self.first = os.pidfd_open(inner) if hasattr(os, "pidfd_open") else None
+        self.first = Ending(inner)
         if self.ready is None:
             return
-        try:
-            for kind, text in id_maps().items():
-                Path(f"/proc/{inner}/{kind}").write_text(text)
-            os.write(self.ready, b"1")
-        except BaseException:
-            # It waits for a word, and would not die with the helper yet.
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(inner, signal.SIGKILL)
-            raise
+        for kind, text in id_maps().items():
+            Path(f"/proc/{inner}/{kind}").write_text(text)
+        os.write(self.ready, b"1")
 
     def end(self, process: subprocess.Popen[bytes]) -> None:
-        """Kill the helper, and with it all that the command started; come back when nothing of it is left.
+        """Kill the helper and all that the command started; come back when nothing of it is left.
 
-        The first process of a namespace dies with the helper, and everything else in it before that one has ended. The helper ends
-        as soon as the command does, so without waiting what a command left behind can write on for a while, long on a loaded
-        machine, into a tree that is already read. Raises SandboxUntried.
+        The first process of a namespace ends after everything else in it. It is killed by itself: before it has asked to die with the
+        helper it would not. The helper ends as soon as the command does, so without waiting what a command left behind can write on for
+        a while, long on a loaded machine, into a tree that is already read. Raises SandboxUntried.
         """
         process.kill()
         kill_group(process)
-        if self.first is None:
-            return
-        ended = select.poll()
-        ended.register(self.first, select.POLLIN)
-        if not ended.poll(END_S * 1000):
-            raise not_ended()
+        if self.first is not None:
+            self.first.kill()
+            if not self.first.wait(END_S):
+                raise not_ended()
 
     def close_theirs(self) -> None:
         for descriptor in self.theirs:
@@ -233,16 +233,23 @@ class _Namespace:
 
 @contextlib.contextmanager
 def _told(*, maps: bool) -> Iterator[_Namespace]:
-    told, tell = os.pipe()
-    wait, ready = os.pipe() if maps else (None, None)
-    namespace = _Namespace(told, ready, (tell,) if wait is None else (tell, wait))
-    try:
-        yield namespace
-    finally:
-        namespace.close_theirs()
-        for descriptor in (told, ready, namespace.first):
-            if descriptor is not None:
-                os.close(descriptor)
+    with contextlib.ExitStack() as stack:
+        told, tell = os.pipe()
+        stack.callback(os.close, told)
+        try:
+            wait, ready = os.pipe() if maps else (None, None)
+        except OSError:
+            os.close(tell)
+            raise
+        if ready is not None:
+            stack.callback(os.close, ready)
+        namespace = _Namespace(told, ready, (tell,) if wait is None else (tell, wait))
+        stack.callback(namespace.close_theirs)
+        try:
+            yield namespace
+        finally:
+            if namespace.first is not None:
+                namespace.first.close()
 
 
 def _mounts(command: Command, files: Mapping[str, int]) -> list[str]:

@@ -13,6 +13,7 @@ from looper.edges.sandboxes.process import (
     not_ended,
     run_limited,
     temporary_folder,
+    unavailable,
 )
 from looper.errors import SandboxUnavailable
 from looper.protocols import Command, CommandResult
@@ -72,16 +73,28 @@ def _profile(command: Command, temporary: Path) -> str:
 
 
 def _kill_marked(marker: str) -> None:
-    """Kill processes whose environment carries the marker, until there are none: what is killed last could have started another, or
-    still be writing. Raises SandboxUntried."""
-    until = time.monotonic() + END_S
-    while pids := _marked(marker):
+    """Kill processes whose environment carries the marker, until there are none: what is killed last could have started another. What was
+    killed is waited for, since its environment may be gone before it is. Raises SandboxUnavailable."""
+    until, killed = time.monotonic() + END_S, set[str]()
+    while pids := _marked(marker) or [pid for pid in killed if _is_there(pid)]:
+        killed |= {*pids}
         subprocess.run(["/bin/kill", "-KILL", *pids], capture_output=True)
         if time.monotonic() > until:
             raise not_ended()
 
 
 def _marked(marker: str) -> list[str]:
-    """`ps -E` shows their environment to their own user."""
-    listed = subprocess.run(["/bin/ps", "-E", "-axww", "-o", "pid=,command="], capture_output=True, text=True)
-    return [line.split(None, 1)[0] for line in listed.stdout.splitlines() if f" {marker}" in line]
+    """`ps -E` shows their environment to their own user. Raises SandboxUnavailable."""
+    listed = subprocess.run(
+        ["/bin/ps", "-E", "-axww", "-o", "pid=,command="], capture_output=True, text=True, errors="replace"
+    )
+    if listed.returncode:
+        raise unavailable(f"ps failed: {listed.stderr.strip()}.")
+    lines = [line.split() for line in listed.stdout.splitlines()]
+    return [words[0] for words in lines if marker in words[1:]]
+
+
+def _is_there(pid: str) -> bool:
+    """Whether it runs; one that has ended and is not collected yet does not."""
+    found = subprocess.run(["/bin/ps", "-o", "stat=", "-p", pid], capture_output=True, text=True)
+    return bool(found.stdout.strip()) and not found.stdout.startswith("Z")
