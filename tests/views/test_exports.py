@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 from tests.experiment.test_run import Project
@@ -12,7 +13,9 @@ from tests.fakes.written_run import write_run
 from looper.agent.actions import parse
 from looper.experiment.pools import read_attempts
 from looper.records.trajectory import FinishReason
+from looper.records.treatment import Proof, ProofKind
 from looper.records.verdict import Outcome
+from looper.views.decided import report_data
 from looper.views.exports import atif_lines, cell_rows
 from looper.views.index import steps_of
 from looper.views.runs import read_run
@@ -182,6 +185,7 @@ def test_a_format_that_nobody_knows_is_one_line(finished: Project) -> None:
 def test_a_report_for_programs_has_the_figures_of_its_tables(finished: Project) -> None:
     (found,) = json.loads(finished.looper("report", str(finished.run), "--json").stdout)["reports"]
     rows = cell_rows(read_run(finished.run))
+    assert [arm["arm"] for arm in found["arms"]] == list(dict.fromkeys(row["arm"] for row in rows))
     for arm in found["arms"]:
         ends = [row["outcome"] for row in rows if row["arm"] == arm["arm"]]
         assert (arm["resolved"], arm["attempted"]) == (ends.count("resolved"), len(ends))
@@ -189,4 +193,16 @@ def test_a_report_for_programs_has_the_figures_of_its_tables(finished: Project) 
         assert low <= arm["rate"] == arm["resolved"] / arm["attempted"] <= high
     decided = json.loads(finished.looper("export", str(finished.run), "--format", "registered").stdout)
     assert found["registered"]["contrasts"] == decided["contrasts"]
-    assert Path(found["page"]).is_file()
+    assert found["registered"]["contrasts"] and Path(found["page"]).is_file()
+    nothing = finished.looper("report", "nosuch", "--json")
+    assert nothing.returncode == 2 and json.loads(nothing.stdout) == {"lines": [], "reports": []}
+
+
+def test_a_report_for_programs_has_no_figures_of_what_failed_or_was_not_measured(tmp_path: Path) -> None:
+    acts = Proof(kind=ProofKind.ACTS, arm="other", subject="", passed=False, said="no action")
+    data = report_data(replace(read_run(write_run(tmp_path)), proofs=(acts,)))
+    base, other = data["arms"]
+    assert base["rate"] is not None and not base["failed"] and other["failed"]
+    assert {other[name] for name in ("resolved", "attempted", "rate", "interval", "patched", "steps")} == {
+        None
+    }

@@ -364,6 +364,7 @@ def report(
     again and compared: plan, tasks, verdicts, rollouts,
     adapters, tables, pages; the exit status is 1 where something does not fit, and what could not be looked at is listed and counted.
     Who owns the run folders can write everything anew, seal included: with --sign its hash stands where they cannot change it.
+    With --json and RUN alone each report's arms, with rates and intervals, and registered contrasts stand in figures.
 
     Example: looper report exp00
     """
@@ -397,11 +398,10 @@ def report(
     elif results or file:
         lines = reporting.share(chosen_settings().runs, named, pages)
     else:
-        written = reporting.report(chosen_settings().runs, named)
-        if as_json:
-            print(json_line(written.data()))
-            return
-        lines = iter(written.lines)
+        reports: list[dict[str, Any]] = []
+        lines = reporting.report(chosen_settings().runs, named, reports)
+        shown(lines, as_json=as_json, beside={"reports": reports})
+        return
     shown(lines, as_json=as_json)
 
 

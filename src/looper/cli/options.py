@@ -5,7 +5,7 @@ be typed here.
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -209,9 +209,11 @@ def json_line(found: Any) -> str:
     return json.dumps(found, default=plain)
 
 
-def shown(lines: Iterable[str], *, as_json: bool, at_once: bool = False) -> None:
-    """Print what a command did, a line at a time, into pipes too where `at_once`; for programs as one object with all `lines`, also where
-    an error ends them."""
+def shown(
+    lines: Iterable[str], *, as_json: bool, at_once: bool = False, beside: Mapping[str, Any] | None = None
+) -> None:
+    """Print what a command did, a line at a time, into pipes too where `at_once`; for programs as one object with all `lines`, and what
+    stands `beside` them, also where an error ends them."""
     if not as_json:
         print_lines(lines, flush=at_once)
         return
@@ -219,7 +221,7 @@ def shown(lines: Iterable[str], *, as_json: bool, at_once: bool = False) -> None
     try:
         told.extend(lines)
     finally:
-        print(json_line({"lines": told}))
+        print(json_line({"lines": told, **(beside or {})}))
 
 
 def named_values(texts: list[str] | None) -> dict[str, object]:

@@ -5,7 +5,6 @@
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,32 +28,26 @@ from looper.views.summary import LEARNINGS, SUMMARY, read_results, summary_lines
 from looper.views.web.page import NAME, write_page
 
 
-@dataclass(frozen=True)
-class Reports:
-    """Runs of which a report was written, and what was said besides."""
-
-    runs: Sequence[RunView]
-    lines: Sequence[str]
-
-    def data(self) -> dict[str, Any]:
-        """For programs: the figures of each, and its page."""
-        found = [{**report_data(run), "page": str(run.folder / NAME)} for run in self.runs]
-        return {"reports": found, "lines": [*self.lines]}
-
-
-def report(runs: Path, wanted: Sequence[str]) -> Reports:
+def report(runs: Path, wanted: Sequence[str], data: list[dict[str, Any]] | None = None) -> Iterator[str]:
     """Write each run into its own folder, as a page and as Markdown: the newest, or of what is wanted runs by their names, and of an
-    experiment the newest of each profile. Raises BadInput."""
+    experiment the newest of each profile. Which files, in words; `data` is given the figures of each. Raises BadInput."""
+
+    def written(run: RunView) -> str:
+        said = _in_its_folder(run)
+        if data is not None:
+            data.append({**report_data(run), "page": str(run.folder / NAME)})
+        return said
+
     if not wanted:
-        run = the_run(runs)
-        return Reports([run], [_in_its_folder(run)])
+        yield written(the_run(runs))
+        return
     unreadable: list[str] = []
     every = read_runs(runs, unreadable.append)
     chosen = _chosen(runs, wanted, {name_of(run): run for run in every}, frozenset())
-    lines = list(unreadable)
+    yield from unreadable
     for run in chosen:
-        lines += [*_newest_of(run, every, wanted, "all: looper runs list"), _in_its_folder(run)]
-    return Reports(chosen, lines)
+        yield from _newest_of(run, every, wanted, "all: looper runs list")
+        yield written(run)
 
 
 def _newest_of(

@@ -1,7 +1,7 @@
 """What a run registered, with every figure that decides it, for programs that check the figures by other means."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,11 +30,12 @@ def registered_text(run: RunView) -> str:
 
 
 def report_data(run: RunView) -> dict[str, Any]:
-    """What a report says in its first tables: arms with their rates and intervals, contrasts as they were registered. A failed arm has
-    no rate, and None stands where nothing was measured."""
+    """What a report says in its first tables: arms and choices with their rates and intervals, contrasts as they were registered. A failed
+    arm has no figures, a choice no rollouts of its own, and None stands where nothing was measured."""
     return {
         **_progress(run),
         "arms": [_arm(run, arm.name) for arm in run.manifest.plan.arms],
+        "choices": [{"choice": name, **_rate(run.chosen(name), run)} for name in run.choice_names],
         "registered": _of_run(run, run.registered),
     }
 
@@ -44,21 +45,31 @@ def _progress(run: RunView) -> dict[str, Any]:
 
 
 def _arm(run: RunView, name: str) -> dict[str, Any]:
-    figures, outcomes, failed = run.figures(name), run.outcomes(name), name in run.failed_arms
-    shown = bool(outcomes) and not failed
+    figures, failed = run.figures(name), name in run.failed_arms
+    means = {
+        "patched": figures.patched.value,
+        "steps": figures.steps,
+        "prompt_tokens": figures.prompt_tokens,
+        "completion_tokens": figures.completion_tokens,
+        "seconds": figures.seconds,
+    }
     return {
         "arm": name,
         "failed": failed,
         "cells": figures.cells,
         "infra_errors": figures.infra_errors,
-        "resolved": None if failed else figures.resolved.numerator,
-        "attempted": None if failed else figures.resolved.denominator,
-        "rate": figures.resolved.value if shown else None,
-        "interval": rate_interval(outcomes, run.unit) if shown else None,
-        "steps": figures.steps,
-        "prompt_tokens": figures.prompt_tokens,
-        "completion_tokens": figures.completion_tokens,
-        "seconds": figures.seconds,
+        **_rate({} if failed else run.outcomes(name), run),
+        **(dict.fromkeys(means) if failed else means),
+    }
+
+
+def _rate(outcomes: Mapping[str, bool], run: RunView) -> dict[str, Any]:
+    resolved = sum(outcomes.values())
+    return {
+        "resolved": resolved if outcomes else None,
+        "attempted": len(outcomes) or None,
+        "rate": resolved / len(outcomes) if outcomes else None,
+        "interval": rate_interval(outcomes, run.unit) if outcomes else None,
     }
 
 
