@@ -156,7 +156,7 @@ limit = 8
 repositories = 2
 [profiles.micro.experience]
 per_repo = 12
-# All that can be told something at most, so that the gate stops the run.
+# As many as are told something if every task is resolved, so that the gate stops the run.
 delivered = 0.75
 samples = 2
 selection = { minimum_tasks = 1 }

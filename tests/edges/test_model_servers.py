@@ -59,7 +59,7 @@ from looper.errors import (
 from looper.evolution.budget import Account, Allowance, Metered
 from looper.protocols import ChatModel, ChatRequest, Message, Windowed
 from looper.records.generation import Role
-from looper.records.model import BACKENDS, SERVERS, ModelSpec
+from looper.records.model import BACKENDS, SERVERS, Backend, ModelSpec
 from looper.records.plan import Sampling
 from looper.records.trajectory import FinishReason, Reply
 
@@ -349,16 +349,14 @@ def test_what_its_traits_say_of_a_server_is_so(client: Client) -> None:
         trained_folder(ModelSpec(backend=backend, name="m"), settings())
 
 
-def test_the_key_that_its_traits_name_is_sent(client: Client) -> None:
-    backend = next(name for name in SERVERS if name == client.name)
-    if not BACKENDS[backend].key:
-        return
+@pytest.mark.parametrize("backend", [name for name in SERVERS if BACKENDS[name].key])
+def test_the_key_that_its_traits_name_is_sent(backend: Backend) -> None:
     with ScriptedServer(whole(500, b"{}")) as server:
         model = answering(ModelSpec(backend=backend, name="m", base_url=server.url), "a-key-of-mine", 2048)
         with pytest.raises(ModelError):
             model.identity()
         assert b"a-key-of-mine" in server.requests[-1].partition(b"\r\n\r\n")[0], (
-            f"{client.name} has a key ({BACKENDS[backend].key}), and does not send it"
+            f"{backend} has a key ({BACKENDS[backend].key}), and does not send it"
         )
 
 

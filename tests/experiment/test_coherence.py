@@ -189,7 +189,7 @@ ARMS = [
     ),
     (
         arm("a", told(1, 599, "playbook")) + arm("b", 'learning = { treatment = "memory", memory = { items = 1, kind = "playbook" } }'),
-        arm("a", told(1, 600, "playbook")) + arm("b", 'learning = { treatment = "memory", memory = { items = 1, kind = "playbook" } }'),
+        arm("a", told(9, 600, "playbook")) + arm("b", 'learning = { treatment = "memory", memory = { items = 1, kind = "playbook" } }'),
         "19:1: arms.3.learning: b learns what a learns: under this profile they are told the same (one text made of the items from earlier "
         "tasks of its repository)",
     ),

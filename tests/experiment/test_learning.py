@@ -1031,7 +1031,7 @@ def test_of_a_memory_that_makes_one_text_of_all_its_items_the_text_is_shown_and_
     assert ran.returncode == 0, ran.stderr
     listed = project.looper("memory", "list").stdout
     assert re.search(r"^book: 12 rollouts, .* told, one text made of \d+\.\d items, ", listed, re.M), listed
-    assert "positive: 12 rollouts, each told by gold, which has no items" in listed.splitlines()
+    assert "positive: 12 rollouts, memory gold, which has no items" in listed.splitlines()
     why = project.looper("lineage", "why", "own").stdout
     for whose in ("from earlier tasks of its repository", "of other repositories"):
         assert f"  told: one text made of the items {whose}, 1000 bytes together" in why.splitlines(), why

@@ -464,7 +464,8 @@ def all_named(project: Project, wanted: tuple[str, ...], place: Path) -> None:
 
 
 def test_every_stream_of_a_run_is_among_those_that_the_script_changes(finished: Project) -> None:
-    assert {path.stem for path in finished.run.glob("*.jsonl")} <= set(tamper().KINDS.values())
+    found = {path.stem for path in finished.run.glob("*.jsonl")}
+    assert "gate_stops" in found and found <= set(tamper().KINDS.values())
 
 
 def test_what_was_changed_is_named_with_a_new_seal_too_where_another_record_contradicts_it(

@@ -15,8 +15,8 @@ memory = typer.Typer(
 def list_memory(run: RunName = None, as_json: AsJson = False) -> None:
     """Print for each arm what its memory gave to the tasks, then every item.
 
-    A task is told something where an item is like its issue, or, of a kind that makes one text of all items, where there is one; a rollout wrote the code of an item where its edits have what the item
-    says to write. Of items that tell no code that is not counted.
+    A task is told something where an item is like its issue, or, of a kind that makes one text of all items, where there is one; a
+    rollout wrote the code of an item where its edits have what the item says to write. Of items that tell no code that is not counted.
 
     Example: looper memory list --run exp00-micro-0123456789ab
     """

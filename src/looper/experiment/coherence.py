@@ -582,7 +582,12 @@ def _the_same_in_the_end(plan: Plan) -> Iterator[tuple[Path, str]]:
                 parts.append("")
                 continue
             told = plan.experience.told(how)
-            parts += [how.model_copy(update=dict.fromkeys(RetrievalSettings.model_fields)), told]
+            # One text of all items is the same whatever else is said of how they are found.
+            parts += (
+                [how.kind.value, how.one_text, str(told.bytes)]
+                if how.one_text
+                else [how.model_copy(update=dict.fromkeys(RetrievalSettings.model_fields)), told]
+            )
             found = f"at most {counted(told.items, 'item')}, found by {told.retrieval}"
             what = how.one_text or (found if how.kind.traits.has_items else how.kind.value)
             same.append(f"they are told the same ({what})")

@@ -18,7 +18,7 @@ Retrieval = Annotated[str, Field(pattern=r"^(bm25|ollama:.+)$")]
 LEAST_EDIT_BYTES = 40
 """The shortest edit in the agent's own syntax, of one letter into another in a file of one, has 46 bytes."""
 LEAST_COMMAND_BYTES = 20
-"""The shortest command that writes a letter into a file of one has 21, with the tags around it."""
+"""A whole rollout has a command that changes a file, with the tags around it, and a title: no fewer together."""
 
 
 class MemoryKind(StrEnum):
@@ -55,8 +55,8 @@ class MemoryTraits:
     tells_code: bool = True
     """Whether an item tells code, and not words alone."""
     needs_experience: bool = True
-    """Whether it is told after experience alone, as all that has items; the frame, which has none, waits like the memory that it is the
-    control of."""
+    """Whether its arm gathers experience first: that of all kinds with items, and of the frame, so that it is as long on the way as the
+    memory whose control it is."""
     least_bytes: int = 1
     """Bytes of the shortest text that it tells of a success, of those that tell code where it tells code; 1 where no more is known."""
 

@@ -101,7 +101,7 @@ def delivery_lines(run: RunView) -> Iterator[str]:
             yield f"{arm.name}: {counted(len(mine), 'rollout')}; its overseer is told, not the agent: {_overseer_told(run, arm.name)}"
             continue
         if not how.kind.traits.has_items:
-            yield f"{arm.name}: {counted(len(mine), 'rollout')}, each told by {how.kind.value}, which has no items"
+            yield f"{arm.name}: {counted(len(mine), 'rollout')}, memory {how.kind.value}, which has no items"
             continue
         given = [told for told in mine if told.end.memory]
         tokens = [told.end.memory_tokens for told in given if told.end.memory_tokens is not None]
