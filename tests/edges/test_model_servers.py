@@ -36,7 +36,7 @@ from looper.edges.models.ollama_embeddings import OllamaEmbeddings
 from looper.edges.models.openai_compatible import OpenAICompatibleModel
 from looper.edges.models.outage import Outage
 from looper.edges.models.retrying import TELL_EVERY_S, RetryingModel, RetryPolicy
-from looper.edges.models.samplers import said_of, untold
+from looper.edges.models.samplers import BESIDE, KEPT_SILENT, said_of, untold
 from looper.errors import (
     BadInput,
     ContextOverflow,
@@ -311,6 +311,22 @@ def _leaves(body: object) -> list[object]:
 
 HAS_NO_SEED = {"anthropic": "its API has none"}
 """Backends whose servers take no seed, with the reason."""
+
+
+DRAWS_BY_NOTHING_ELSE = {
+    "vllm": "what a server is started with is a default of the same parameters",
+    "openai": "of each kind of server that it speaks to by itself",
+}
+"""Backends whose servers draw by nothing that `samplers.NAMES` has not, with the reason."""
+
+
+def test_what_else_a_server_draws_by_is_turned_off_or_there_is_nothing(client: Client) -> None:
+    """Left on, it would draw by it, and the model's identity would say that all was said."""
+    silent = client.name.startswith(KEPT_SILENT) and client.name not in DRAWS_BY_NOTHING_ELSE
+    ways = [client.name in BESIDE, client.name in DRAWS_BY_NOTHING_ELSE, silent]
+    assert ways.count(True) == 1, (
+        f"{client.name} is to stand in samplers.BESIDE, in samplers.KEPT_SILENT, or with its reason in DRAWS_BY_NOTHING_ELSE"
+    )
 
 
 def test_every_client_sends_what_it_is_asked_for(client: Client) -> None:

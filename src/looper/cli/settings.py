@@ -35,8 +35,8 @@ class Settings:
     mirrors: Path
     """Bare mirrors of the benchmark's repositories. LOOPER_MIRRORS, else below `state`."""
     keys: Mapping[str, str] = field(repr=False)
-    """Of whoever serves models, by backend, from OPENAI_API_KEY, VLLM_API_KEY and ANTHROPIC_API_KEY; empty where they are not set. In no record and
-    no message."""
+    """Of whoever serves models, by backend, from the environment variable that its traits name; empty where that is not set. In no record and no
+    message."""
     server_wait_s: float | None = None
     """How long a model server is waited for that cannot be reached. LOOPER_SERVER_WAIT_S; one that has answered before is waited for ten minutes
     at least, and one that never has, where this is not set, not at all."""

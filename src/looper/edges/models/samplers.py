@@ -29,7 +29,7 @@ NAMES: Mapping[str, Mapping[str, str]] = {
 }
 """Of each kind of server, what it calls each of our parameters. By `owned_by` of its list of models, where it has one; `library` is Ollama's other
 door. Every other is taken for a server of OpenAI's interface and no more."""
-_BESIDE: Mapping[str, Mapping[str, Any]] = {
+BESIDE: Mapping[str, Mapping[str, Any]] = {
     "ollama": {"typical_p": 1.0, "mirostat": 0, "repeat_last_n": WINDOW},
     "llamacpp": {
         "typical_p": 1.0,
@@ -48,7 +48,7 @@ _BESIDE: Mapping[str, Mapping[str, Any]] = {
     },
 }
 """What else such a server could have been started with, turned off."""
-_KEPT_SILENT = ("anthropic", "openai", "system")
+KEPT_SILENT = ("anthropic", "openai", "system")
 """Where a parameter that says nothing is not sent; `openai` and `system` own OpenAI's models."""
 
 
@@ -59,9 +59,9 @@ def parameters(kind: str, sampling: Sampling) -> dict[str, Any]:
         raise ModelUnfit(
             f"This kind of server cannot be told {', '.join(unsayable)}. Take it out of `sampling`, or use another server."
         )
-    quiet = kind.startswith(_KEPT_SILENT)
+    quiet = kind.startswith(KEPT_SILENT)
     return {
-        **_BESIDE.get(kind, {}),
+        **BESIDE.get(kind, {}),
         **{
             theirs: getattr(sampling, ours)
             for ours, theirs in names.items()
@@ -79,4 +79,4 @@ def untold(kind: str) -> tuple[str, ...]:
 def said_of(kind: str) -> str | None:
     """What is not known of how such a server draws a token, for the model's identity; None where all was said, or is as it should be."""
     left = untold(kind)
-    return None if kind.startswith(_KEPT_SILENT) or not left else f"{', '.join(left)} are the server's own"
+    return None if kind.startswith(KEPT_SILENT) or not left else f"{', '.join(left)} are the server's own"
