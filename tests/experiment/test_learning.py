@@ -984,6 +984,17 @@ def test_the_positive_control_is_told_the_answer_and_needs_no_experience(project
     ]
 
 
+def run_as_planned(project: Project, own: str, *lines: str) -> None:
+    """The plan is one that says these lines, and it has been run."""
+    (project.folder / "own.toml").write_text(own)
+    plan = project.looper("plan", "own.toml")
+    assert plan.returncode == 0, plan.stderr
+    for line in lines:
+        assert line in plan.stdout.splitlines(), plan.stdout
+    ran = project.looper("run", "own.toml")
+    assert ran.returncode == 0, ran.stderr
+
+
 ONE_TEXT = """
 title = "One text of many"
 hypothesis = "One text of all that was learned helps."
@@ -1018,17 +1029,13 @@ def test_of_a_memory_that_makes_one_text_of_all_its_items_the_text_is_shown_and_
     project: Project,
 ) -> None:
     """Also once an item of it was taken back, which the text that was told is made of."""
-    (project.folder / "own.toml").write_text(ONE_TEXT)
-    plan = project.looper("plan", "own.toml")
-    assert plan.returncode == 0, plan.stderr
-    for line in (
+    run_as_planned(
+        project,
+        ONE_TEXT,
         "arm book: source gold, memory playbook (one text made of the items from earlier tasks of its repository, at start, at most 1000 bytes)",
         "arm other_book: source gold, memory playbook (one text made of the items of other repositories, at start, at most 1000 bytes)",
         "arm positive: memory gold",
-    ):
-        assert line in plan.stdout.splitlines(), plan.stdout
-    ran = project.looper("run", "own.toml")
-    assert ran.returncode == 0, ran.stderr
+    )
     listed = project.looper("memory", "list").stdout
     assert re.search(r"^book: 12 rollouts, .* told, one text made of \d+\.\d items, ", listed, re.M), listed
     assert "positive: 12 rollouts, memory gold, which has no items" in listed.splitlines()
@@ -1095,17 +1102,13 @@ experience = { per_repo = 24, memory_bytes = 20000 }
 
 
 def test_one_lesson_or_three_and_steps_are_an_arm_s_to_set(project: Project) -> None:
-    (project.folder / "own.toml").write_text(OWN_SETTINGS)
-    plan = project.looper("plan", "own.toml")
-    assert plan.returncode == 0, plan.stderr
-    for line in (
+    run_as_planned(
+        project,
+        OWN_SETTINGS,
         "arm hasty: limits.steps 2",
         "arm one: source gold, memory lessons (retrieved by bm25, at start, at most 1 item, 20000 bytes together)",
         "arm three: source gold, memory lessons (retrieved by bm25, at start, at most 3 items, 20000 bytes together)",
-    ):
-        assert line in plan.stdout.splitlines(), plan.stdout
-    ran = project.looper("run", "own.toml")
-    assert ran.returncode == 0, ran.stderr
+    )
     told: dict[str, list[int]] = {}
     steps: dict[str, set[int]] = {}
     for end in read_stream(project.run, "trajectories", Trajectory):

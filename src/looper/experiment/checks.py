@@ -42,8 +42,8 @@ def check_context(model: ChatModel, arm: str, subject: str, limits: Limits, adap
 
     Two short prompts tell how many tokens a line has, so the count of the long one is known beforehand; and where the
     model can repeat the word at the head of a short prompt, it must find it in the long one too. A model that cannot is
-    held to its counts alone. Raises PromptCut, TreatmentMissing, and ModelUnfit where the server refuses the long prompt, or says beforehand that
-    it has no room for one.
+    held to its counts alone. Raises PromptCut, TreatmentMissing, and ModelUnfit where the server refuses the long prompt, or says
+    beforehand that it has no room for one.
     """
     identity = model.identity()
     if adapter and not identity.adapter:
