@@ -19,7 +19,7 @@ from looper.journal import Stream, read_stream
 from looper.memory.playbook import playbook
 from looper.records.base import content_hash
 from looper.records.memory import MemoryItem
-from looper.records.plan import Metric
+from looper.records.plan import LateOverride, Metric
 from looper.records.training import SelectionSettings
 from looper.records.trajectory import Read, Step, Trajectory
 from looper.records.treatment import GateStop, ProofKind, StoppingGate
@@ -812,10 +812,26 @@ def test_a_gate_that_stopped_a_run_is_named_by_every_view_until_it_is_passed_ove
     stream = Stream(project.run, "gate_stops", GateStop)
     stream.append(stops[0].model_copy(update={"value": 0.75}))
     stream.append(stops[0].model_copy(update={"least": 0.4}))
+    for other in (
+        {"arm": "base"},
+        {"seed": 0},
+        {"said": "none of 8 tasks told something"},
+        {"gate": StoppingGate.CONTEXT},
+        {"at": "later"},
+    ):
+        stream.append(stops[0].model_copy(update=other))
     stream.close()
     said = project.looper("report", "--verify").stdout
-    assert "gates that stopped a run, and were met: memory_delivered of memory" in said
-    assert "gates that stopped a run at another threshold than the plan's" in said
+    for finding in (
+        "gates that stopped a run, and were met: memory_delivered of memory",
+        "gates that stopped a run at another threshold than the plan's",
+        "gates that stopped an arm that does not have them: memory_delivered of base",
+        "gates that stopped at something else than they look at: memory_delivered of memory",
+        "with figures of what has none, or other words than figures: memory_delivered of memory",
+        "context of memory",
+        "times that have not come yet, or are none: stop of memory by the gate memory_delivered",
+    ):
+        assert finding in said, finding
     (project.run / "gate_stops.jsonl").write_bytes(kept)
     # Only what stopped this run is passed over later; the same words would else begin a run of their own.
     other = project.looper("run", "learn", "--run", name, "--override", "data=why not")
@@ -835,8 +851,18 @@ def test_a_gate_that_stopped_a_run_is_named_by_every_view_until_it_is_passed_ove
     assert again.returncode == 0 and len(read_run(project.run).verdicts) == run.finished
     assert (project.run / "gate_stops.jsonl").read_bytes() == kept
     (project.run / "gate_stops.jsonl").unlink()
+    late = project.run / "late_overrides.jsonl"
+    (passed_over,) = read_stream(project.run, "late_overrides", LateOverride)
+    late.unlink()
+    others = Stream(project.run, "late_overrides", LateOverride)
+    others.append(
+        passed_over.model_copy(update={"reason": "it was foretold", "at": "2020-01-01T00:00:00+00:00"})
+    )
+    others.close()
     said = project.looper("report", "--verify").stdout
     assert "gates that were passed over later, and had not stopped the run: memory" in said
+    assert "gates that were passed over for another reason than was given: memory" in said
+    assert "memories with too little to say that stopped nothing before they were passed over: memory" in said
 
 
 def test_a_gate_is_passed_over_for_a_reason_that_stands_in_the_record(project: Project) -> None:

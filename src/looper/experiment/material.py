@@ -26,6 +26,7 @@ from looper.records.question import AnsweredQuestion
 from looper.records.task import Task
 from looper.records.training import Example, Format, Measured, Objective, Selection, Turn
 from looper.records.trajectory import FinishReason
+from looper.records.treatment import too_few_resolved
 from looper.records.verdict import Outcome
 from looper.training.examples import shuffled_targets, trajectory_examples
 from looper.training.formats import keys, retold, says
@@ -133,7 +134,7 @@ class ExperienceLibrary:
         pool = self._pools.of(learning.source, seed, repo, arm, number)
         taken = len(pool.selection.tasks) if pool else 0
         if pool is None or taken < self._minimum:
-            has = f"{repo} has {taken} resolved training tasks with seed {seed}"
+            has = too_few_resolved(repo, taken, seed)
             raise TooLittle(
                 f"{arm.name}: {has}, and the plan wants "
                 f'{self._minimum}. Give it more samples or tasks, or go on for a reason: --override data="…".',

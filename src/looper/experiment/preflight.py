@@ -24,8 +24,7 @@ from looper.experiment.staging import Staging
 from looper.protocols import ChatModel, Trainer
 from looper.records.learning import Treatment
 from looper.records.plan import Arm, Gate, Limits
-from looper.records.text import counted
-from looper.records.treatment import GateStop, Proof, ProofKind, StoppingGate
+from looper.records.treatment import GateStop, Proof, ProofKind, StoppingGate, too_few_told
 
 
 def check_contexts(run: Staging, arms: Sequence[Arm]) -> None:
@@ -74,7 +73,7 @@ def _record_stop(run: Staging, gate: StoppingGate, arm: str, subject: str, error
         figures = {
             "value": given / total,
             "least": error.least,
-            "said": f"{given} of {counted(total, 'task')} told something",
+            "said": too_few_told(given, total),
         }
         found = found.model_copy(update=figures)
     run.ledger.stopped(found)

@@ -5,6 +5,7 @@ from enum import StrEnum
 from looper.records.base import Count, Positive, Record, Seconds
 from looper.records.learning import Treatment
 from looper.records.plan import Gate
+from looper.records.text import counted
 from looper.records.training import Selection
 
 
@@ -109,6 +110,20 @@ class StoppingGate(StrEnum):
         )
 
     @property
+    def has_figures(self) -> bool:
+        return self in (StoppingGate.DATA, StoppingGate.MEMORY_DELIVERED)
+
+    @property
+    def looks_when_all_is_learned(self) -> bool:
+        """Else it looks before anything is done, or while arms learn side by side."""
+        return self in (
+            StoppingGate.ADAPTER_ARRIVED,
+            StoppingGate.ZERO_IS_BASE,
+            StoppingGate.UNSEEN,
+            StoppingGate.MEMORY_DELIVERED,
+        )
+
+    @property
     def override(self) -> Gate | None:
         """The gate that `--override` knows it by; None for one that nothing passes over."""
         return {StoppingGate.DATA: Gate.DATA, StoppingGate.MEMORY_DELIVERED: Gate.MEMORY}.get(self)
@@ -138,3 +153,13 @@ class GateStop(Record):
     @property
     def key(self) -> tuple[StoppingGate, str, int | None, str, int, str]:
         return self.gate, self.arm, self.seed, self.repo, self.round, self.subject
+
+
+def too_few_resolved(repo: str, tasks: float, seed: int) -> str:
+    """What the gate of data says of a repository, beside what is wanted."""
+    return f"{repo} has {tasks:g} resolved training tasks with seed {seed}"
+
+
+def too_few_told(given: int, total: int) -> str:
+    """What the gate of memory says of an arm, beside what is wanted."""
+    return f"{given} of {counted(total, 'task')} told something"

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from math import isclose
 from pathlib import Path
 from statistics import fmean, median
@@ -415,6 +416,14 @@ class Records:
                     if verdict.outcome is Outcome.RESOLVED and verdict.instance_id in tasks:
                         found.setdefault(seed, set()).add(self.repo_of(verdict.instance_id))
         return found
+
+    @cached_property
+    def uninterrupted(self) -> bool:
+        """Whether no process but the last can have been killed in the middle: each earlier one was ended by a gate that looks when all
+        has been learned."""
+        begun = [session.begun for session in self.run.sessions]
+        ended = [stop.at for stop in self.run.gate_stops if stop.gate.looks_when_all_is_learned]
+        return all(any(before <= at <= after for at in ended) for before, after in pairwise(begun))
 
     @property
     def by_all(self) -> bool:

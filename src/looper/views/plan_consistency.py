@@ -5,6 +5,7 @@ A run that is going on, or was killed, owes nothing yet but what comes before th
 by a run that came to its end.
 """
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -20,7 +21,16 @@ from looper.records.question import AnsweredQuestion, Rating
 from looper.records.seal import Seal
 from looper.records.strategy import AdaptiveRank, FullReplay, Mixture
 from looper.records.training import Format, TrainingEvent
-from looper.records.treatment import VALID_MARGIN, Consolidation, Proof, ProofKind, StoppingGate
+from looper.records.treatment import (
+    VALID_MARGIN,
+    Consolidation,
+    GateStop,
+    Proof,
+    ProofKind,
+    StoppingGate,
+    too_few_resolved,
+    too_few_told,
+)
 from looper.views.contradictions import CLOCK_S, AttemptSteps, Contradictions, Records
 
 ROUNDED = 1e-3
@@ -95,18 +105,81 @@ def _stopped(records: Records, found: Contradictions) -> None:
     run, plan = records.run, records.run.manifest.plan
     for stop in run.gate_stops:
         name = f"{stop.gate.value} of {stop.arm}"
-        if stop.arm not in {arm.name for arm in plan.every_arm}:
-            found.add("gates that stopped an arm that the plan does not have", name)
-        has_figures = stop.gate in (StoppingGate.DATA, StoppingGate.MEMORY_DELIVERED)
-        if has_figures != (stop.value is not None and stop.least is not None):
-            found.add("gates that stopped a run, with figures of what has none, or without theirs", name)
-        elif stop.value is not None and stop.least is not None and stop.value >= stop.least:
+        arm = records.arms.get(stop.arm)
+        if arm is None or not _asks(arm, stop.gate):
+            found.add("gates that stopped an arm that does not have them", name)
+        elif not _could_stop(records, arm, stop):
+            found.add("gates that stopped at something else than they look at", name)
+        if arm is not None and not _says_its_figures(records, arm, stop):
+            found.add(
+                "gates that stopped a run, with figures of what has none, or other words than figures", name
+            )
+        if stop.value is not None and stop.least is not None and stop.value >= stop.least:
             found.add("gates that stopped a run, and were met", name)
-        if has_figures and stop.least not in _thresholds(plan, stop.gate):
+        if stop.gate.has_figures and stop.least not in _thresholds(plan, stop.gate):
             found.add("gates that stopped a run at another threshold than the plan's", name)
+    given = {word for session in run.sessions for word in _words(session.command)}
     for late in run.late_overrides:
-        if not any(stop.gate.override is late.gate for stop in run.gate_stops):
+        stops = [stop for stop in run.gate_stops if stop.gate.override is late.gate]
+        if not any(_seconds(stop.at, late.at) >= 0 for stop in stops):
             found.add("gates that were passed over later, and had not stopped the run", late.gate.value)
+        if f"{late.gate.value}={late.reason}" not in given:
+            found.add("gates that were passed over for another reason than was given", late.gate.value)
+        stopped = {stop.arm for stop in stops}
+        if late.gate is Gate.MEMORY:
+            for proof in run.proofs:
+                if proof.kind is ProofKind.MEMORY_DELIVERED and not proof.passed and proof.arm not in stopped:
+                    found.add(
+                        "memories with too little to say that stopped nothing before they were passed over",
+                        proof.arm,
+                    )
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return []
+
+
+def _asks(arm: Arm, gate: StoppingGate) -> bool:
+    """Whether a gate can stop a run for this arm."""
+    match gate:
+        case StoppingGate.DATA | StoppingGate.MATERIAL:
+            return arm.learning is not None
+        case StoppingGate.MEMORY_DELIVERED:
+            return arm.remembers is not None
+        case StoppingGate.CONTEXT:
+            return arm.model.reads
+        case StoppingGate.ADAPTER_ARRIVED | StoppingGate.ZERO_IS_BASE | StoppingGate.UNSEEN:
+            return arm.has_adapter
+
+
+def _could_stop(records: Records, arm: Arm, stop: GateStop) -> bool:
+    """Whether a gate that asks of each consolidation names one of the arm's, and any other what it looks at and no consolidation."""
+    plan = records.run.manifest.plan
+    if stop.gate in (StoppingGate.DATA, StoppingGate.MATERIAL):
+        return (
+            stop.seed in plan.seeds_of(arm)
+            and stop.repo in ({""} if arm.strategy is not None else records.evaluated)
+            and stop.round <= arm.own_learning.rounds
+            and not stop.subject
+        )
+    about = stop.subject == "memory" if stop.gate is StoppingGate.MEMORY_DELIVERED else bool(stop.subject)
+    return about and stop.seed is None and not stop.repo and stop.round == 1
+
+
+def _says_its_figures(records: Records, arm: Arm, stop: GateStop) -> bool:
+    """Whether a gate has the figures of its kind, and words that say them."""
+    manifest = records.run.manifest
+    if not stop.gate.has_figures or stop.value is None or stop.least is None:
+        return not stop.gate.has_figures and stop.value is None and stop.least is None
+    if stop.gate is StoppingGate.DATA:
+        words = [too_few_resolved(repo, stop.value, stop.seed or 0) for repo in records.evaluated]
+    else:
+        total = len(manifest.plan.seeds_of(arm)) * len(manifest.tasks)
+        words = [too_few_told(given, total) for given in range(total) if given / total == stop.value]
+    return stop.said in words
 
 
 def _thresholds(plan: Plan, gate: StoppingGate) -> tuple[float, ...]:
@@ -403,7 +476,7 @@ def _learned(records: Records, found: Contradictions) -> None:
             found.add("what was learned from another number of tasks than of successes", name)
     owned = {item for one in run.consolidations for item in one.items}
     # A process that was killed may have left some that the next one did not need.
-    if records.sealed and len(run.sessions) == 1:
+    if records.sealed and records.uninterrupted:
         for item in sorted(records.items.keys() - owned):
             found.add("memories that no arm learned", item)
 
@@ -432,7 +505,7 @@ def _trainings(records: Records, found: Contradictions) -> None:
                 found.add("trainings that went on past their end", what)
             if planned and event.iterations not in (0, planned):
                 found.add("trainings of another length than the plan's", what)
-        if records.sealed and len(run.sessions) == 1 and not _to_its_end(events):
+        if records.sealed and records.uninterrupted and not _to_its_end(events):
             found.add("trainings without their beginning or their end", what)
 
 
@@ -485,7 +558,7 @@ def _questions(records: Records, found: Contradictions) -> None:
     run, agent = records.run, records.agent
     learned = {one.key: one for one in run.consolidations}
     # Whoever was killed while an arm learned has its questions, and its next process asks them again.
-    at_once = len(run.sessions) == 1 and records.sealed
+    at_once = records.uninterrupted and records.sealed
     about: dict[tuple[str, int, str, int], dict[str, list[int]]] = {}
     for one in read_stream(run.folder, "questions", AnsweredQuestion):
         source, _, number = one.source.rpartition("/")
@@ -544,6 +617,8 @@ def _by_the_clock(records: Records, found: Contradictions) -> None:
     for name, when in (
         *((f"session {n}", at) for n, at in enumerate(begun, 1)),
         *(("seal", seal.ended) for seal in seals),
+        *((f"stop of {stop.arm} by the gate {stop.gate.value}", stop.at) for stop in run.gate_stops),
+        *((f"gate {late.gate.value} passed over", late.at) for late in run.late_overrides),
     ):
         if not _seconds(when, records.now or when) >= -SKEW_S:
             found.add("times that have not come yet, or are none", name)
