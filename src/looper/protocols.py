@@ -70,6 +70,15 @@ class Windowed(Protocol):
         ...
 
 
+@runtime_checkable
+class CarriesThere(Protocol):
+    """A model that may carry an adapter on a server of another process."""
+
+    def arrival(self) -> str:
+        """How the adapter was seen to be in force when `identity` was asked, in words with figures; empty where there is none."""
+        ...
+
+
 class AdapterHost(ChatModel, Protocol):
     """A model that carries adapters, and shows what it computes with each, so that a changed one can be told from an unchanged one."""
 

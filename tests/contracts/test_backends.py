@@ -45,7 +45,7 @@ from looper.edges.doctor import of_models
 from looper.edges.models import inventory
 from looper.edges.models.arrival import Arrival, NextTokens, ServedAdapter, arrived
 from looper.edges.models.mlx import MlxModel, folder_digest, nano_folder
-from looper.edges.models.ollama_adapters import register
+from looper.edges.models.ollama_adapters import AdaptedOllamaModel, register
 from looper.edges.models.openai_compatible import OpenAICompatibleModel
 from looper.edges.models.retrying import RetryingModel, RetryPolicy
 from looper.edges.trainers.mlx import MlxTrainer
@@ -526,7 +526,7 @@ def test_an_adapter_that_is_not_there_or_belongs_elsewhere_is_said_in_one_line(
                 rf"from {tmp_path / 'none'}: .*No adapter found for \S+\. Start vLLM with", nowhere
             )
         else:
-            said = refused(replace(served, id="1" * 16))
+            said = refused(replace(served, card=taught.trained.model_copy(update={"id": "1" * 16})))
             assert f"has no adapter {'1' * 16} (it has: " in said and "looper adapter export 1111" in said
         other = MlxModel(nano_folder("small"), name="nano small", context_tokens=512)
         with closing(other):
@@ -572,6 +572,48 @@ def test_an_adapter_arrives_on_ollama_as_it_is_and_leaves_its_base_alone(
     ):
         registered(taught.trained, "mine", "other")
     assert "mine" not in httpx.get(f"{url}/api/tags").text
+    taught.base.close()
+
+
+def test_an_arm_has_an_adapter_on_ollama_beside_its_base(
+    started: Callable[[str], tuple[Running, Recording]], tmp_path: Path
+) -> None:
+    """As `vllm:` and `openai:` have them, and again after a start of the server."""
+    running, _ = started(OLLAMA)
+    taught, told = Taught.below(tmp_path, as_gguf=True), list[str]()
+    url = f"http://127.0.0.1:{running.port}"
+    base = client(OLLAMA, "nano", url)
+    identity, reply = base.identity(), base.reply(request())
+
+    def carrying(card: AdapterRecord) -> AdaptedOllamaModel:
+        folder = adapter_store(taught.settings).folder(card.id)
+        adapter = served_adapter(folder, taught.settings, told.append)
+        return AdaptedOllamaModel("nano", adapter, base_url=url, context_tokens=512)
+
+    zero, trained = carrying(taught.zero), carrying(taught.trained)
+    for card, model in ((taught.zero, zero), (taught.trained, trained)):
+        adapter = folder_digest(taught.trainer.folder(card.id))
+        assert model.identity() == identity.model_copy(update={"adapter": adapter})
+    near, plain, moved = figures(told[1])
+    assert max(near, plain) < 0.03 < 0.3 < moved, told
+    changed = trained.reply(request())
+    assert zero.reply(request()).text == reply.text == base.reply(request()).text
+    running.restart()
+    assert trained.reply(request()).text == changed.text
+    trained.identity()
+    assert len(told) == 2, "what stands is not compared again"
+    # Who removes it, or makes it of something else, is seen.
+    (name,) = (
+        entry["model"].removesuffix(":latest")
+        for entry in httpx.get(f"{url}/api/tags").json()["models"]
+        if entry["model"].startswith(f"looper-{trained.identity().adapter[:16]}")
+    )
+    httpx.request("DELETE", f"{url}/api/delete", json={"model": name})
+    assert trained.reply(request()).text == changed.text and len(told) == 3
+    httpx.post(f"{url}/api/create", json={"model": name, "from": "nano", "stream": False}, timeout=60)
+    with pytest.raises(ModelUnfit, match="does not compute with the adapter what it was trained to"):
+        trained.identity()
+    assert name not in httpx.get(f"{url}/api/tags").text
     taught.base.close()
 
 

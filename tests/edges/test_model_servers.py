@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tests.fakes.routes import llamacpp, routes, said
@@ -30,6 +30,7 @@ from looper.cli.settings import settings
 from looper.cli.wiring import answering, trained_folder
 from looper.edges.models import http
 from looper.edges.models.anthropic import AnthropicModel
+from looper.edges.models.arrival import ServedAdapter
 from looper.edges.models.http import Timeouts
 from looper.edges.models.ollama import OllamaModel
 from looper.edges.models.ollama_embeddings import OllamaEmbeddings
@@ -57,7 +58,7 @@ from looper.errors import (
     RequestRefused,
 )
 from looper.evolution.budget import Account, Allowance, Metered
-from looper.protocols import ChatModel, ChatRequest, Message, Windowed
+from looper.protocols import CarriesThere, ChatModel, ChatRequest, Message, Windowed
 from looper.records.generation import Role
 from looper.records.model import BACKENDS, SERVERS, Backend, ModelSpec
 from looper.records.plan import Sampling
@@ -285,9 +286,11 @@ def asked(kind: str, request: ChatRequest = REQUEST, owner: str | None = "unaske
         *(() if owner else ("Server: BaseHTTP/0.6 Python/3.11.2",)),
     )
     shown = whole(200, b"{}")
-    before = {"vllm": [listed, shown], "llamacpp": [listed, shown], "library": [listed, shown, shown]}.get(
-        owner or "", [] if owner == "unasked" else [listed]
-    )
+    before = {
+        "vllm": [listed, shown],
+        "llamacpp": [listed, whole(200, b"[]"), shown],
+        "library": [listed, shown, shown],
+    }.get(owner or "", [] if owner == "unasked" else [listed])
     with ScriptedServer(*before, reply) as server:
         model = talk.make(server.url)
         if before:
@@ -354,13 +357,14 @@ def test_every_client_sends_what_it_is_asked_for(client: Client) -> None:
 
 def test_what_its_traits_say_of_a_server_is_so(client: Client) -> None:
     """`BackendTraits` are believed by plans, runs and evolve, which never look: a model of a server reads what it is asked, is named,
-    draws at some temperature, cannot be trained here, and has adapters where its class takes them."""
+    draws at some temperature, cannot be trained here, and says of an adapter that it has how it was seen, where it may have one."""
     backend = next(name for name in SERVERS if name == client.name)
     traits = BACKENDS[backend]
     assert (traits.reads, traits.shows_losses, traits.named) == (True, False, "always")
     assert traits.highest_temperature is None or traits.highest_temperature > 0
-    model = client.make("http://127.0.0.1:9")
-    assert traits.may_carry_adapters is hasattr(model, "with_adapter")
+    adapter = cast(ServedAdapter, "looked at later")
+    carrying = answering(ModelSpec(backend=backend, name="m"), "k", 2048, adapter=adapter)
+    assert traits.may_carry_adapters is isinstance(carrying, CarriesThere)
     with pytest.raises(BadInput, match="cannot be trained here"):
         trained_folder(ModelSpec(backend=backend, name="m"), settings())
 

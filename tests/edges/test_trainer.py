@@ -19,7 +19,8 @@ from tests.fakes.scripted_http import whole as reply
 
 from looper.edges.models.arrival import TEXTS, Arrival, NextTokens, ServedAdapter, arrived
 from looper.edges.models.mlx import MlxModel, nano_folder
-from looper.edges.models.ollama_adapters import register
+from looper.edges.models.ollama import OllamaModel
+from looper.edges.models.ollama_adapters import AdaptedOllamaModel, register
 from looper.edges.models.openai_compatible import OpenAICompatibleModel
 from looper.edges.trainers import estimate, mlx
 from looper.edges.trainers.encoding import (
@@ -770,24 +771,44 @@ class Registry:
         self.file_type, self.ends_after = 1, ""
         """The number of F16 in GGUF's header, and a text after which the model says nothing."""
         self.blobs, self.made, self.deleted = list[str](), list[dict[str, Any]](), list[str]()
+        self.refuses = b""
+        """What is said in place of next tokens."""
+        self.keeps = set[str]()
+        """Models that were made for an arm."""
 
     def __call__(self, request: bytes) -> Any:
         head, _, body = request.partition(b"\r\n\r\n")
         path = head.split()[1].decode()
         if path == "/api/tags":
-            entry = {"model": "tiny:latest", "digest": "d", "details": {"quantization_level": self.level}}
-            return reply(200, json.dumps({"models": [entry]}).encode())
+            details = {"quantization_level": self.level}
+            entries = [
+                {"model": f"{name}:latest", "digest": f"sha256:{'d' * 64}", "details": details}
+                for name in ("tiny", *self.keeps)
+            ]
+            return reply(200, json.dumps({"models": entries}).encode())
+        if path == "/api/version":
+            return reply(200, b'{"version": "0.24.0"}')
+        if path == "/api/chat":
+            asked = json.loads(body)["model"]
+            if asked not in ("tiny", *self.keeps):
+                return reply(404, json.dumps({"error": f"model '{asked}' not found"}).encode())
+            said = {"message": {"role": "assistant", "content": asked}, "done": True, "done_reason": "stop"}
+            return reply(200, json.dumps(said).encode())
         if path == "/api/show":
             info = {"general.architecture": self.architecture, "general.file_type": self.file_type}
             return reply(200, json.dumps({"model_info": info}).encode())
+        if path == "/api/generate" and self.refuses:
+            return reply(500, self.refuses)
         if path == "/api/generate":
             return reply(200, json.dumps(self._generated(json.loads(body))).encode())
         if path.startswith("/api/blobs/"):
             self.blobs.append(path.rpartition("/")[2])
         elif path == "/api/create":
             self.made.append(json.loads(body))
+            self.keeps |= {name for name in (self.made[-1]["model"],) if name.startswith("looper-")}
         elif path == "/api/delete":
             self.deleted.append(json.loads(body)["model"])
+            self.keeps.discard(self.deleted[-1])
         return reply(200, b'{"status": "success"}')
 
     def _generated(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -846,6 +867,84 @@ def test_a_model_of_ollama_that_says_something_else_than_here_is_removed_again(
     with ScriptedServer(registry) as server, pytest.raises(BadInput, match=said):
         register(folder, lora, NANO, "tiny", "mine", server.url, nano)
     assert [made["model"] for made in registry.made] == registry.deleted == ["mine"]
+
+
+ARMS = f"looper-{'a' * 16}-{'d' * 12}"
+"""The model that an arm has with the adapter `aaaa…` beside its base `dddd…`."""
+
+
+def test_an_arm_has_an_adapter_on_ollama_as_a_model_that_is_named_by_both_and_made_again_where_it_is_gone(
+    lora: AdapterRecord, trainer: MlxTrainer, nano: MlxModel, carried: tuple[ServedAdapter, list[str]]
+) -> None:
+    adapter, told = carried
+    registry = Registry("F16", tiny=nano, **{ARMS: nano.with_adapter(trainer.folder(lora.id))})
+    with ScriptedServer(registry) as server:
+        base = OllamaModel("tiny", base_url=server.url, context_tokens=512)
+        model = AdaptedOllamaModel("tiny", adapter, base_url=server.url, context_tokens=512)
+        assert model.arrival() == ""
+        found = model.identity()
+        assert found == base.identity().model_copy(update={"adapter": "a" * 64}), "all arms are on one server"
+        (made,) = registry.made
+        assert (made["model"], made["from"]) == (ARMS, "tiny")
+        assert model.arrival() and told == [
+            f"Ollama at {server.url} has the adapter {lora.id}: {model.arrival()}"
+        ]
+        assert (model.reply(ASKED).text, base.reply(ASKED).text) == (ARMS, "tiny")
+        again = AdaptedOllamaModel("tiny", adapter, base_url=server.url, context_tokens=512)
+        assert again.reply(ASKED).text == ARMS and len(registry.made) == 1, (
+            "what is there is taken, and compared"
+        )
+        assert len(told) == 2
+        registry.keeps.clear()
+        assert model.reply(ASKED).text == ARMS and len(registry.made) == 2 and len(told) == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("ignored", "does not compute with the adapter what it was trained to"),
+        ("another base", "tiny is not the model that the adapter was trained on"),
+        (
+            "no log probabilities",
+            "tells no log probabilities, so whether it has the adapter .* cannot be seen",
+        ),
+        ("quantised", r"tiny on .* is quantised \(Q4_0\)"),
+        ("another kind", "is of the architecture gemma3, and the adapter .* was trained on one of llama"),
+        ("refused", "refused the adapter: loras are not yet implemented"),
+    ],
+)
+def test_an_adapter_that_is_not_in_force_as_it_is_on_ollama_is_refused_before_anything_is_asked(
+    lora: AdapterRecord,
+    trainer: MlxTrainer,
+    nano: MlxModel,
+    carried: tuple[ServedAdapter, list[str]],
+    fault: str,
+    said: str,
+) -> None:
+    adapter, told = carried
+    changed = nano.with_adapter(trainer.folder(lora.id))
+    registry = Registry("F16", tiny=nano, **{ARMS: changed})
+    # A model of that name which somebody else made, or of which nothing more is known.
+    registry.keeps.add(ARMS)
+    match fault:
+        case "ignored":
+            registry.served[ARMS] = nano
+        case "another base":
+            registry.served["tiny"] = changed
+        case "no log probabilities":
+            registry.served.clear()
+        case "quantised":
+            registry.level = "Q4_0"
+            registry.keeps.clear()
+        case "another kind":
+            registry.architecture = "gemma3"
+            registry.keeps.clear()
+        case "refused":
+            registry.refuses = b'{"error": "loras are not yet implemented"}'
+    with ScriptedServer(registry) as server, pytest.raises(ModelUnfit, match=said) as caught:
+        AdaptedOllamaModel("tiny", adapter, base_url=server.url, context_tokens=512).identity()
+    assert "\n" not in str(caught.value) and not caught.value.retryable and not told
+    assert ARMS not in registry.keeps or fault == "refused", "nobody takes it for the arm's later"
 
 
 class Vllm:
@@ -910,7 +1009,7 @@ def carried(
     def compared(base: NextTokens, adapted: NextTokens, served: str, otherwise: str, cached: str) -> Arrival:
         return arrived(base, adapted, nano, folder, served=served, otherwise=otherwise, cached=cached)
 
-    return ServedAdapter(lora.id, lora.rank, "a" * 64, in_peft, compared, told.append), told
+    return ServedAdapter(lora, folder, "a" * 64, lambda: NANO, in_peft, compared, told.append), told
 
 
 def on(server: ScriptedServer, adapter: ServedAdapter) -> OpenAICompatibleModel:

@@ -10,7 +10,7 @@ from tests.training.test_select import CHECK, DONE, FIX, LOOK, REFUSED, attempt,
 
 from looper.agent.actions import render
 from looper.agent.scaffold import packaged_scaffold
-from looper.errors import BadInput
+from looper.errors import BadInput, TooLittle
 from looper.experiment.material import ExperienceLibrary
 from looper.experiment.pools import Pool
 from looper.records.learning import Experience, Learning, Source, Treatment, Writer
@@ -59,7 +59,7 @@ def library(
     pool = Pool(attempts, selection, ((attempts[0], attempts[1]),), (), (wrong,))
     pools = SimpleNamespace(of=lambda *_: pool, matched=lambda *_: 3, without_pruning=whole)
     experience = Experience(per_repo=3, samples=1, temperature=1.0)
-    plan = SimpleNamespace(experience=experience, arms=(learner(),), sources=())
+    plan = SimpleNamespace(experience=experience, arms=(learner(),), sources=(), matched_sources=())
     return ExperienceLibrary(plan, pools, tasks, ["r"], minimum, ask, {}, measure)  # type: ignore[arg-type]
 
 
@@ -79,6 +79,27 @@ def test_a_dose_is_the_first_successes_and_too_few_are_refused(tasks: dict[str, 
     assert len(library(tasks).of(learner(episodes=2), 0, "r").examples) == 2
     with pytest.raises(BadInput, match=r"r has 3 resolved training tasks .* wants 4.*--override"):
         library(tasks, minimum=4).of(learner(), 0, "r")
+
+
+def test_the_poorest_source_of_a_repository_is_too_little_for_every_arm_and_named(
+    tasks: dict[str, Task],
+) -> None:
+    """As many successes as it has are learned by all: of none nothing can be."""
+    found = library(tasks)
+    pools: Any = found._pools
+    plan: Any = found._plan
+    own = pools.of(Source.OWN, 0, "r")
+    nothing = replace(own, attempts=(), selection=own.selection.model_copy(update={"taken": 0, "tasks": ()}))
+    by_source = {Source.OWN: own, Source.REDRAWN: nothing}
+    pools.of = lambda source, *_: by_source.get(source)
+    plan.matched_sources = (*by_source, Source.STALE_MAJOR)
+    with pytest.raises(
+        TooLittle, match=r"r has 0 resolved training tasks of its redrawn experience with seed 0"
+    ) as caught:
+        found.of(learner(), 0, "r")
+    assert (caught.value.value, caught.value.least) == (0, 1)
+    by_source[Source.REDRAWN] = own
+    assert found.of(learner(), 0, "r").examples, "what was not tried decides nothing"
 
 
 def test_a_teacher_sees_an_earlier_success_and_the_student_does_not(tasks: dict[str, Task]) -> None:

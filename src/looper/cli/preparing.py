@@ -201,10 +201,8 @@ def adapters_that_fit(
         if seen := seen_text(card, [task.instance_id for task in prepared.tasks], arm.name):
             raise BadInput(f"{seen}. {_unseen(card, prepared, written, settings)}")
         if not arm.model.carries_adapters:
-            how = f"looper adapter register {card.id} --base {arm.model.name} --name NAME, then --model ollama:NAME"
             raise BadInput(
-                f"{arm.name}: {arm.model.backend} carries no adapter beside its base. Serve the base with mlx:FOLDER, vLLM or llama.cpp's server"
-                f"{f', or make another model of it: {how}' if arm.model.backend == 'ollama' else ''}."
+                f"{arm.name}: {arm.model.backend} carries no adapter beside its base. Serve the base with mlx:FOLDER, vLLM, llama.cpp's server or Ollama."
             )
         # On somebody else's server it is compared with what it was trained on, before anything is asked.
         base = (

@@ -64,7 +64,7 @@ from looper.edges.models.kept import remove_model as remove_model
 from looper.edges.models.mlx import MlxModel, nano_folder, quantised_nano
 from looper.edges.models.mlx import folder_digest as folder_digest
 from looper.edges.models.ollama import OllamaModel
-from looper.edges.models.ollama_adapters import register
+from looper.edges.models.ollama_adapters import AdaptedOllamaModel, register
 from looper.edges.models.ollama_embeddings import OllamaEmbeddings
 from looper.edges.models.openai_compatible import OpenAICompatibleModel
 from looper.edges.models.outage import Outage
@@ -385,7 +385,7 @@ def answering(
     *,
     reads_weights: bool = True,
 ) -> ChatModel:
-    """A model that some server has, without patience; with an adapter where it is one of OpenAI's kind. Raises BadInput."""
+    """A model that some server has, without patience; with an adapter where its backend may carry one. Raises BadInput."""
     match spec.backend:
         case "noop":
             return ScriptedModel(["<done></done>"], "noop")
@@ -394,6 +394,10 @@ def answering(
         case "scripted":
             return ScriptedModel(_script(Path(spec.name)))
         case "ollama":
+            if adapter is not None:
+                return AdaptedOllamaModel(
+                    spec.name, adapter, base_url=spec.base_url, context_tokens=context_tokens
+                )
             return OllamaModel(spec.name, base_url=spec.base_url, context_tokens=context_tokens)
         case "openai" | "vllm" as backend:
             model = OpenAICompatibleModel(
@@ -543,7 +547,8 @@ def served_adapter(folder: Path, settings: Settings, say: Callable[[str], None])
         with contextlib.closing(base_of(card, settings)) as model:
             return arrived(base, adapted, model, folder, served=served, otherwise=otherwise, cached=cached)
 
-    return ServedAdapter(card.id, card.rank, digest, in_peft, compared, say)
+    config = partial(_configuration_of, card, settings)
+    return ServedAdapter(card, folder, digest, config, in_peft, compared, say)
 
 
 def base_of(card: AdapterRecord, settings: Settings) -> MlxModel:

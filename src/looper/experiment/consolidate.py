@@ -140,7 +140,7 @@ def consolidate(
     repos = sorted({tasks[name].repo for name in manifest.tasks})
     pools = Pools(manifest, tasks, read_attempts(folder))
     # Nothing at all cannot be learned from, whatever the reason.
-    minimum = plan.experience.selection.minimum_tasks if manifest.stops(Gate.DATA) else 1
+    minimum = max(1, plan.experience.selection.minimum_tasks) if manifest.stops(Gate.DATA) else 1
     measure = context.trainer.measure if context.trainer else lambda adapter, examples: ()
     library = ExperienceLibrary(plan, pools, tasks, repos, minimum, context.ask, context.similar, measure)
     done = {found.key: found for found in recorded if _still_there(found, context.trainer)}

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from looper.agent.actions import parse, render
 from looper.agent.prompt import opening, question
 from looper.errors import BadInput, TooLittle, TreatmentMissing
-from looper.experiment.pools import HELD_OUT, Pools, combined
+from looper.experiment.pools import HELD_OUT, Pool, Pools, combined
 from looper.memory.deliver import deliver
 from looper.memory.distil import distil
 from looper.memory.retrieve import Similarity
@@ -131,17 +131,12 @@ class ExperienceLibrary:
     def _successes(
         self, arm: Arm, learning: Learning, seed: int, repo: str, number: int
     ) -> tuple[tuple[Attempt, ...], Selection]:
-        pool = self._pools.of(learning.source, seed, repo, arm, number)
-        taken = len(pool.selection.tasks) if pool else 0
-        if pool is None or taken < self._minimum:
-            has = too_few_resolved(repo, taken, seed)
-            raise TooLittle(
-                f"{arm.name}: {has}, and the plan wants "
-                f'{self._minimum}. Give it more samples or tasks, or go on for a reason: --override data="…".',
-                said=has,
-                value=taken,
-                least=self._minimum,
-            )
+        pool = self._enough(arm, learning.source, seed, repo, number)
+        if number == 1:
+            # The poorest source of those that were gathered says how much each arm learns from.
+            for source in self._plan.matched_sources:
+                if self._pools.of(source, seed, repo) is not None:
+                    self._enough(arm, source, seed, repo)
         # What an arm gathers in rounds of its own is its treatment; before that all learn from the same amount.
         count = len(pool.attempts) if number > 1 else self._pools.matched(self._plan, seed, repo)
         taken_ones = pool.attempts[:count][: learning.episodes]
@@ -151,6 +146,21 @@ class ExperienceLibrary:
         if learning.failures:
             taken_ones += pool.wrong[: len(taken_ones)]
         return taken_ones, pool.selection
+
+    def _enough(self, arm: Arm, source: Source, seed: int, repo: str, number: int = 1) -> Pool:
+        """The successes of a source. Raises TooLittle where they are of fewer tasks than the plan wants."""
+        pool = self._pools.of(source, seed, repo, arm, number)
+        taken = len(pool.selection.tasks) if pool else 0
+        if pool is None or taken < self._minimum:
+            has = too_few_resolved(repo, taken, seed, source)
+            raise TooLittle(
+                f"{arm.name}: {has}, and the plan wants "
+                f'{self._minimum}. Give it more samples or tasks, or go on for a reason: --override data="…".',
+                said=has,
+                value=taken,
+                least=self._minimum,
+            )
+        return pool
 
     def _told(self, arm: Arm, attempts: Sequence[Attempt], writer: str) -> tuple[Example, ...]:
         """The successes in the arm's format. Raises TooLittle where one gives no text at all: none is lost in silence."""

@@ -100,11 +100,11 @@ class Pools:
         Otherwise a control that learns from another source would also learn from another amount. Guided experience comes
         after the others, and has what is left of this.
         """
-        pools = [self.of(source, seed, repo) for source in plan.sources if source is not Source.GUIDED]
+        pools = [self.of(source, seed, repo) for source in plan.matched_sources]
         return min(len(pool.attempts) for pool in pools if pool is not None)
 
     def failures(self, plan: Plan, seed: int, repo: str) -> list[Attempt]:
-        pools = [self.of(source, seed, repo) for source in plan.sources if source is not Source.GUIDED]
+        pools = [self.of(source, seed, repo) for source in plan.matched_sources]
         return [attempt for pool in pools if pool is not None for attempt in pool.failures]
 
 

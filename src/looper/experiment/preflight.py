@@ -21,7 +21,7 @@ from looper.experiment.checks import (
 )
 from looper.experiment.consolidate import Treatments
 from looper.experiment.staging import Staging
-from looper.protocols import ChatModel, Trainer
+from looper.protocols import CarriesThere, ChatModel, Trainer
 from looper.records.learning import Treatment
 from looper.records.plan import Arm, Gate, Limits
 from looper.records.treatment import GateStop, Proof, ProofKind, StoppingGate, too_few_told
@@ -40,12 +40,27 @@ def check_contexts(run: Staging, arms: Sequence[Arm]) -> None:
         identity = models[0].identity()
         subject = f"{identity.name} {identity.digest[:12]}"
         _once(run, ProofKind.CONTEXT, arm.name, subject, partial(_every, models, arm, subject, limits))
+        if arm.model.carried_there:
+            # A model that was asked what it is has its adapter in force, or nothing after this is reached.
+            _once(run, ProofKind.ADAPTER_ARRIVED, arm.name, arm.model.adapter, partial(_arrived, models, arm))
 
 
 def _every(models: Sequence[ChatModel], arm: Arm, subject: str, limits: Limits) -> Proof:
     """The proof of the first of a model's servers, where all pass."""
     first, *_ = [check_context(model, arm.name, subject, limits, arm.model.adapter) for model in models]
     return first
+
+
+def _arrived(models: Sequence[ChatModel], arm: Arm) -> Proof:
+    """Raises TreatmentMissing where a server says nothing of the adapter."""
+    said = [model.arrival() for model in models if isinstance(model, CarriesThere)]
+    if len(said) < len(models) or not all(said):
+        raise TreatmentMissing(
+            f"{arm.name}: nothing shows that the adapter {arm.model.adapter} is in force. Serve the base with mlx:FOLDER."
+        )
+    return Proof(
+        kind=ProofKind.ADAPTER_ARRIVED, arm=arm.name, subject=arm.model.adapter, passed=True, said=said[0]
+    )
 
 
 def _once(run: Staging, kind: ProofKind, arm: str, subject: str, prove: Callable[[], Proof]) -> Proof:

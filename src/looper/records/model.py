@@ -54,7 +54,7 @@ class BackendTraits:
 BACKENDS: Mapping[Backend, BackendTraits] = {
     "nano": BackendTraits(named="maybe", shows_losses=True, is_small=True, has_roles=False),
     "mlx": BackendTraits(shows_losses=True, fills_a_machine=True, has_roles=False),
-    "ollama": BackendTraits(address_after="@", fills_a_machine=True),
+    "ollama": BackendTraits(address_after="@", fills_a_machine=True, may_carry_adapters=True),
     "openai": BackendTraits(address_after="@", key="OPENAI_API_KEY", may_carry_adapters=True),
     "vllm": BackendTraits(address_after="@", key="VLLM_API_KEY", may_carry_adapters=True),
     # Models of Anthropic may have an @ in their names.
@@ -107,6 +107,11 @@ class ModelSpec(Record):
     def carries_adapters(self) -> bool:
         """Whether it can have an adapter: it was trained here, or its server may take it."""
         return self.shows_losses or BACKENDS[self.backend].may_carry_adapters
+
+    @property
+    def carried_there(self) -> bool:
+        """Whether it has an adapter on a server of another process."""
+        return bool(self.adapter) and not self.shows_losses
 
     @property
     def fills_a_machine(self) -> bool:

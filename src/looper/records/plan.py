@@ -667,6 +667,12 @@ class Plan(Record):
         return next(seeing, None)
 
     @property
+    def matched_sources(self) -> tuple[Source, ...]:
+        """Those of which the poorest says how many successes every arm learns from. Guided experience comes after them, and has what is
+        left of this."""
+        return tuple(source for source in self.sources if source is not Source.GUIDED)
+
+    @property
     def sources(self) -> tuple[Source, ...]:
         used = {learning.source for *_, learning in self.learners if learning.needs_experience}
         return tuple(source for source in Source if source in used)

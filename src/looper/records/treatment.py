@@ -1,9 +1,13 @@
-"""What a run's arms were given before their tasks, and the proof that it reached the model."""
+"""What a run's arms were given before their tasks, and the proof that it reached the model.
+
+`Consolidation` is what an arm learned, `Proof` a check of what it was given; `GateStop` says why a run ended in place of either, in words that
+are made of its figures.
+"""
 
 from enum import StrEnum
 
 from looper.records.base import Count, Positive, Record, Seconds
-from looper.records.learning import Treatment
+from looper.records.learning import Source, Treatment
 from looper.records.plan import Gate
 from looper.records.text import counted
 from looper.records.training import Selection
@@ -155,9 +159,10 @@ class GateStop(Record):
         return self.gate, self.arm, self.seed, self.repo, self.round, self.subject
 
 
-def too_few_resolved(repo: str, tasks: float, seed: int) -> str:
+def too_few_resolved(repo: str, tasks: float, seed: int, source: Source) -> str:
     """What the gate of data says of a repository, beside what is wanted."""
-    return f"{repo} has {tasks:g} resolved training tasks with seed {seed}"
+    tried = "" if source is Source.OWN else f" of its {source.value} experience"
+    return f"{repo} has {tasks:g} resolved training tasks{tried} with seed {seed}"
 
 
 def too_few_told(given: int, total: int) -> str:

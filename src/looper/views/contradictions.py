@@ -1357,7 +1357,10 @@ def _proved(records: Records, found: Contradictions) -> None:
                 if arm == proof.arm
                 for one in all_of
             }
-            if proof.subject not in made:
+            carried = (
+                prover is not None and prover.model.carried_there and proof.subject == prover.model.adapter
+            )
+            if proof.subject not in made and not carried:
                 found.add("proofs of an adapter that is not the arm's", f"{proof.subject} of {proof.arm}")
         if proof.kind in kinds and proof.passed:
             proved.setdefault(proof.arm, set()).add(proof.subject)

@@ -175,7 +175,11 @@ def _says_its_figures(records: Records, arm: Arm, stop: GateStop) -> bool:
     if not stop.gate.has_figures or stop.value is None or stop.least is None:
         return not stop.gate.has_figures and stop.value is None and stop.least is None
     if stop.gate is StoppingGate.DATA:
-        words = [too_few_resolved(repo, stop.value, stop.seed or 0) for repo in records.evaluated]
+        words = [
+            too_few_resolved(repo, stop.value, stop.seed or 0, source)
+            for repo in records.evaluated
+            for source in manifest.plan.sources
+        ]
     else:
         total = len(manifest.plan.seeds_of(arm)) * len(manifest.tasks)
         words = [too_few_told(given, total) for given in range(total) if given / total == stop.value]
@@ -251,17 +255,21 @@ def _is_changed(arm: Arm) -> bool:
 def _gates(records: Records, found: Contradictions) -> None:
     """That each arm that worked was proved before, and that none worked that was stopped before its first task."""
     run, plan = records.run, records.run.manifest.plan
-    seen = [
-        records.arms[proof.arm]
-        for proof in run.proofs
-        if proof.kind is ProofKind.CONTEXT and proof.arm in records.arms
-    ]
-    read = [(arm.model, plan.limits_of(arm)) for arm in seen]
+    read, arrived = (
+        [
+            (arm.model, plan.limits_of(arm))
+            for proof in run.proofs
+            if proof.kind is kind and (arm := records.arms.get(proof.arm)) is not None
+        ]
+        for kind in (ProofKind.CONTEXT, ProofKind.ADAPTER_ARRIVED)
+    )
     for arm in plan.arms:
         if arm.name not in records.at_work:
             continue
         if arm.model.reads and (arm.model, plan.limits_of(arm)) not in read:
             found.add("arms that worked although nothing shows that their prompts are read whole", arm.name)
+        if arm.model.carried_there and records.same_code and (arm.model, plan.limits_of(arm)) not in arrived:
+            found.add("arms that worked although nothing shows that their server had the adapter", arm.name)
         stopped = [
             proof for proof in run.proofs if proof.arm == arm.name and proof.stops and not proof.passed
         ]

@@ -5,12 +5,23 @@ tokens are compared, not those of a prompt's own tokens: vLLM is reported to lea
 """
 
 import math
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from looper.edges.models.mlx import MlxModel
-from looper.errors import BadInput
+from looper.errors import (
+    BadInput,
+    ModelMissing,
+    ModelReplyBroken,
+    ModelServerFault,
+    ModelUnfit,
+    ModelUnreachable,
+)
+from looper.records.training import AdapterRecord
+from looper.records.trajectory import Reply
 
 TEXTS = (
     "The capital of France is",
@@ -34,15 +45,21 @@ NextTokens = Callable[[str], Mapping[str, float]]
 class ServedAdapter:
     """An adapter that was trained here, for somebody else's server."""
 
-    id: str
-    rank: int
+    card: AdapterRecord
+    folder: Path
     digest: str
-    """Content hash of its folder here: what MLX says of a model that carries it."""
+    """Content hash of the folder: what MLX says of a model that carries it."""
+    config: Callable[[], Mapping[str, Any]]
+    """config.json of the model that it was trained on. Raises BadInput where that is not here."""
     in_peft: Callable[[], Path]
     """Makes it in PEFT's layout. The folder's path holds the digest: at it lies never another adapter."""
     compared: Callable[[NextTokens, NextTokens, str, str, str], "Arrival"]
     """`arrived` for base, adapted, `served`, `otherwise` and `cached`."""
     say: Callable[[str], None]
+
+    @property
+    def id(self) -> str:
+        return self.card.id
 
 
 @dataclass(frozen=True)
@@ -58,6 +75,70 @@ class Arrival:
     def holds(self, adapted: NextTokens) -> bool:
         """Whether the server still says so: one that was started again, or has slept, may have another adapter or none."""
         return apart(self.tokens, adapted(self.text)) <= APART
+
+
+class Carried:
+    """An adapter that a server's model carries: seen to be in force before anything is asked, and anew whenever the server may be another."""
+
+    def __init__(self, adapter: ServedAdapter) -> None:
+        self.adapter = adapter
+        self.by: Any = None
+        """What requests say so that the adapter is in force; None before it was."""
+        self.lock = threading.RLock()
+        """Held by whoever puts it in force."""
+        self._arrival: Arrival | None = None
+
+    @property
+    def said(self) -> str:
+        """How it was seen to be in force, in words with figures; empty where it was not yet, or may be no more."""
+        return self._arrival.said if self._arrival else ""
+
+    def compare(
+        self,
+        by: Any,
+        base: NextTokens,
+        adapted: NextTokens,
+        what: str,
+        name: str,
+        otherwise: str,
+        cached: str = "",
+    ) -> None:
+        """With MLX, unless it is in force by the same words, and `adapted`, which is asked by `by`, says what it said. `what` is the server, `name`
+        its model; `otherwise` and `cached` as of `arrived`. Raises ModelUnfit."""
+        if by == self.by and self._arrival and self._arrival.holds(adapted):
+            return
+        self.by, self._arrival = by, None
+        try:
+            found = self.adapter.compared(base, adapted, name, otherwise, cached)
+        except BadInput as error:
+            raise ModelUnfit(str(error)) from error
+        if not found.tokens:
+            raise ModelUnfit(
+                f"{what} tells no log probabilities, so whether it has the adapter {self.adapter.id} cannot be seen. Serve it "
+                "with mlx:FOLDER."
+            )
+        self.adapter.say(f"{what} has the adapter {self.adapter.id}: {found.said}")
+        self._arrival = found
+
+    def lost(self) -> None:
+        """The server may be another one by now, with another adapter or none."""
+        self._arrival = None
+
+    def answered(self, arrive: Callable[[], None], ask: Callable[[], Reply]) -> Reply:
+        """A reply with the adapter in force; `arrive` sees to that. Raises ModelError."""
+        if not self._arrival:
+            arrive()
+        try:
+            return ask()
+        except (ModelUnreachable, ModelReplyBroken, ModelServerFault):
+            # The server that comes back may be another one: vLLM forgets its adapters, and others can be started without.
+            self.lost()
+            raise
+        except ModelMissing:
+            # It was started again while nobody asked.
+            self.lost()
+            arrive()
+            return ask()
 
 
 def arrived(
@@ -91,7 +172,11 @@ def arrived(
             f"{served} is not the model that the adapter was trained on: log probabilities of next tokens are up to {plain:.3f} nats from "
             f"those of {model.identity().name}, where {most:.3f} is allowed. {otherwise}"
         )
-    theirs_adapted = {text: found for text in told if (found := adapted(text))}
+    theirs_adapted, after = dict[str, Mapping[str, float]](), dict[str, Mapping[str, float]]()
+    for text in told:
+        if found := adapted(text):
+            # At once after it, while the server still has what it has read of this text.
+            theirs_adapted[text], after[text] = found, base(text)
     if not theirs_adapted:
         said = (
             "not compared with MLX, since the server told no log probabilities: Ollama 0.24 does, but of the word that ends a reply, "
@@ -107,7 +192,7 @@ def arrived(
             f"{treated:.3f} nats from MLX's, where {most:.3f} is allowed and the base's are within {plain:.3f}. "
             f"{cached or 'Serve the adapter with mlx:FOLDER.'}"
         )
-    changed = max(apart(theirs[text], base(text)) for text in theirs_adapted)
+    changed = max(apart(theirs[text], found) for text, found in after.items())
     if changed > most:
         raise BadInput(
             f"{served} says something else once the adapter was asked: log probabilities of next tokens are up to {changed:.3f} nats from those "

@@ -188,7 +188,7 @@ def _ollama_adapters(entry: Mapping[str, Any], info: Mapping[str, Any]) -> str:
         return f"takes no adapters: none are written for {one_line(str(kind))}; train on mlx:FOLDER and serve there"
     if level not in WHOLE:
         return _quantised(level)
-    return f"takes adapters that were trained on the same weights ({level}): looper adapter register"
+    return f"takes adapters that were trained on the same weights ({level})"
 
 
 def _quantised(level: str) -> str:

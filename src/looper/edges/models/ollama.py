@@ -38,6 +38,8 @@ class OllamaModel:
         enter = f"Ollama is sent none: name the model as openai:{name}@{url}/v1, and set OPENAI_API_KEY."
         self._server = Server(f"Ollama at {url}", url, {}, HOW_TO_START, timeouts or Timeouts(), enter)
         self._missing = f"{self._server.what} has no model {name}. Get it with: ollama pull {name}"
+        self._answers = name
+        """The model that is asked for replies."""
         self._counts = Counts()
 
     def identity(self) -> ModelIdentity:
@@ -84,7 +86,7 @@ class OllamaModel:
     def reply(self, request: ChatRequest) -> Reply:
         heard = ReplyBuilder()
         body = {
-            "model": self._name,
+            "model": self._answers,
             "messages": [{"role": role, "content": text} for role, text in request.messages],
             "stream": True,
             "keep_alive": KEEP_ALIVE,

@@ -7,11 +7,10 @@ how they are asked, and asked once more without what they did not want to hear.
 import copy
 import json
 import re
-import threading
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, Self
 
-from looper.edges.models.arrival import TOP, Arrival, ServedAdapter
+from looper.edges.models.arrival import TOP, Carried, ServedAdapter
 from looper.edges.models.digests import FileDigests
 from looper.edges.models.heard import Counts, ReplyBuilder
 from looper.edges.models.http import GET_S, Server, Timeouts
@@ -19,13 +18,10 @@ from looper.edges.models.samplers import parameters, said_of
 from looper.edges.models.served import Told, kind_of, listed_models, told, trained_window, weights_digest
 from looper.edges.trainers.encoding import OTHER_TEMPLATE
 from looper.errors import (
-    BadInput,
     ModelFatal,
     ModelMissing,
-    ModelReplyBroken,
     ModelServerFault,
     ModelUnfit,
-    ModelUnreachable,
     RequestRefused,
     one_line,
 )
@@ -95,18 +91,19 @@ class OpenAICompatibleModel:
         """Of the server; known once the model was asked which one it is."""
         self._silent: frozenset[str] = frozenset()
         """Parameters that the server does not want to be named."""
-        self._adapter: ServedAdapter | None = None
-        self._carried: Mapping[str, Any] = {}
-        """What requests say so that the adapter is in force."""
-        self._arrival: Arrival | None = None
-        """How it was seen to be, since the server was last away."""
-        self._lock = threading.Lock()
+        self._carried: Carried | None = None
+        """By keys of a request."""
+        self._plain: Mapping[str, Any] = {}
+        """What requests say so that no adapter is in force."""
 
     def with_adapter(self, adapter: ServedAdapter) -> Self:
         """The same model with an adapter, which is loaded where the server takes that, and compared with MLX's before anything is asked."""
         found = copy.copy(self)
-        found._adapter, found._counts, found._lock = adapter, Counts(), threading.Lock()
+        found._carried, found._counts = Carried(adapter), Counts()
         return found
+
+    def arrival(self) -> str:
+        return self._carried.said if self._carried else ""
 
     def identity(self) -> ModelIdentity:
         """Asks the server each time. With an adapter that has it first, and raises ModelFatal where it does not."""
@@ -120,7 +117,7 @@ class OpenAICompatibleModel:
             backend_version=one_line(known.version or headers.get("server", "unknown")),
             name=self._name,
             digest=content_hash(json.dumps(known.facts, sort_keys=True), weights),
-            adapter=self._adapter.digest if self._adapter else "",
+            adapter=self._carried.adapter.digest if self._carried else "",
             quantisation=one_line(known.quantisation),
             context_tokens=self._context_tokens,
             sampler=said_of(self._kind),
@@ -154,6 +151,8 @@ class OpenAICompatibleModel:
             raise ModelMissing(
                 f"{what} is no vLLM: its models are owned by {one_line(self._kind or 'nobody')}. Name it as openai:NAME@URL."
             )
+        if self._kind == "llamacpp":
+            self._plain = _at_scales(self._held(), lambda each: float(each["scale"]))
         return told(what, found, entry, self._shown), headers
 
     def _listed(self) -> tuple[dict[str, Any], Mapping[str, str]]:
@@ -166,50 +165,44 @@ class OpenAICompatibleModel:
     def _arrive(self) -> None:
         """See to it that the server computes with the adapter. It is asked each time, for one that was started again may hold another adapter, or
         none. Raises ModelError."""
-        if self._adapter is None:
+        carried = self._carried
+        if carried is None:
             return
-        with self._lock, self._server.typed_faults():
+        with carried.lock, self._server.typed_faults():
             match self._kind:
                 case "vllm":
-                    carried = self._loaded(self._adapter)
+                    by = self._loaded(carried)
                 case "llamacpp":
-                    carried = self._found(self._adapter)
+                    by = self._found(carried.adapter)
                 case _:
                     raise ModelUnfit(
                         f"{self._server.what} takes no adapters that were trained here: vLLM does, and llama.cpp's server. Serve it with mlx:FOLDER."
                     )
-            if carried == self._carried and self._arrival and self._arrival.holds(self.next_tokens):
-                return
-            self._carried, self._arrival = carried, None
             base = copy.copy(self)
-            base._adapter, base._carried = None, {}
+            base._carried = None
             how = (LLAMA_CPP_BASE, LLAMA_CPP_CACHE) if self._kind == "llamacpp" else (VLLM_BASE, "")
-            try:
-                found = self._adapter.compared(base.next_tokens, self.next_tokens, self._name, *how)
-            except BadInput as error:
-                raise ModelUnfit(str(error)) from error
-            if not found.tokens:
-                raise ModelUnfit(
-                    f"{self._server.what} tells no log probabilities, so whether it has the adapter {self._adapter.id} cannot be seen. Serve it "
-                    "with mlx:FOLDER."
-                )
-            self._adapter.say(f"{self._server.what} has the adapter {self._adapter.id}: {found.said}")
-            self._arrival = found
+            carried.compare(by, base.next_tokens, self.next_tokens, self._server.what, self._name, *how)
 
-    def _loaded(self, adapter: ServedAdapter) -> Mapping[str, Any]:
+    @property
+    def _by(self) -> Mapping[str, Any]:
+        """What requests say so that the adapter is in force, or none is."""
+        return (self._carried and self._carried.by) or self._plain
+
+    def _loaded(self, carried: Carried) -> Mapping[str, Any]:
         """What requests say so that vLLM answers with the adapter.
 
         It is loaded under a name and from a folder that no other adapter has: vLLM keeps what it has read by these two, whatever lies there
         now.
         """
-        what, name, folder = self._server.what, f"looper-{adapter.digest[:16]}", adapter.in_peft()
+        what, adapter = self._server.what, carried.adapter
+        name, folder = f"looper-{adapter.digest[:16]}", adapter.in_peft()
         has = self._listed()[0].get(name)
         if has is not None and has.get("root") != str(folder):
             raise ModelMissing(
                 f"{what} has a model {name} from {one_line(str(has.get('root')))}, and the adapter is in {folder}. Unload it there."
             )
         if has is None:
-            self._arrival = None
+            carried.lost()
             body = {"lora_name": name, "lora_path": str(folder), "load_inplace": False}
             try:
                 self._server.post("/load_lora_adapter", body, LOAD_S)
@@ -217,7 +210,7 @@ class OpenAICompatibleModel:
                 if name in self._listed()[0]:
                     return {"model": name}  # Another process was faster.
                 said = str(error).removeprefix(what).lstrip(": ").rstrip(".")
-                how = VLLM_LOADS.format(rank=adapter.rank)
+                how = VLLM_LOADS.format(rank=adapter.card.rank)
                 raise ModelUnfit(
                     f"{what} does not load the adapter {adapter.id} from {folder}: {said}. {how}"
                 ) from error
@@ -225,14 +218,22 @@ class OpenAICompatibleModel:
 
     def _found(self, adapter: ServedAdapter) -> Mapping[str, Any]:
         """The same of llama.cpp's server: among those that it was started with, by its file's name. That it is the same one is compared afterwards."""
-        held, _ = self._beside.get("/lora-adapters")
+        held = self._held()
         found = next((each for each in held if adapter.id in str(each["path"])), None)
         if found is None:
             names = one_line(", ".join(str(each["path"]) for each in held)) or "none"
             raise ModelMissing(
                 f"{self._server.what} has no adapter {adapter.id} (it has: {names}). {LLAMA_CPP_HAS.format(id=adapter.id)}"
             )
-        return {"lora": [{"id": found["id"], "scale": 1.0}]}
+        return _at_scales(held, lambda each: float(each is found))
+
+    def _held(self) -> Sequence[Mapping[str, Any]]:
+        """The adapters that llama.cpp's server was started with: `id`, `path` and `scale`, which is in force where a request does not name it."""
+        try:
+            found, _ = self._beside.get("/lora-adapters")
+        except ModelFatal:
+            return []
+        return found if isinstance(found, list) else []
 
     def first_tokens(self, text: str) -> Mapping[str, float] | None:
         """As `replicas.TellsTokens`; of vLLM and llama.cpp's server."""
@@ -247,7 +248,7 @@ class OpenAICompatibleModel:
         """As `MlxModel.next_tokens`, of vLLM or llama.cpp's server, which was asked before which model this is. Raises ModelError."""
         with self._server.typed_faults():
             if self._kind == "llamacpp":
-                body = {"prompt": text, "n_predict": 1, "n_probs": TOP, "temperature": 0.0, **self._carried}
+                body = {"prompt": text, "n_predict": 1, "n_probs": TOP, "temperature": 0.0, **self._by}
                 told = json.loads(self._beside.post("/completion", body, LOAD_S))
                 of_token = told.get("completion_probabilities") or [{"top_logprobs": []}]
                 return {each["token"]: each["logprob"] for each in of_token[0]["top_logprobs"]}
@@ -257,7 +258,7 @@ class OpenAICompatibleModel:
                 "max_tokens": 1,
                 "temperature": 0.0,
                 "logprobs": TOP,
-                **self._carried,
+                **self._by,
             }
             (choice,) = json.loads(self._server.post("/completions", body, LOAD_S))["choices"]
             found: Mapping[str, float] = (
@@ -277,22 +278,12 @@ class OpenAICompatibleModel:
         return estimated_tokens(*(text for _, text in messages))
 
     def reply(self, request: ChatRequest) -> Reply:
-        if self._adapter and not self._arrival:
-            self._arrive()
-        try:
-            heard = self._heard_somehow(request)
-        except (ModelUnreachable, ModelReplyBroken, ModelServerFault):
-            # The server that comes back may be another one: vLLM forgets its adapters, and others can be started without.
-            self._arrival = None
-            raise
-        except ModelMissing:
-            if self._adapter is None:
-                raise
-            # It was started again while nobody asked.
-            self._arrival = None
-            self._arrive()
-            heard = self._heard_somehow(request)
-        reply = heard.reply(self._server.what, f"server of {self._name}")
+        if self._carried is None:
+            return self._replied(request)
+        return self._carried.answered(self._arrive, lambda: self._replied(request))
+
+    def _replied(self, request: ChatRequest) -> Reply:
+        reply = self._heard_somehow(request).reply(self._server.what, f"server of {self._name}")
         self._counts.check(self._server.what, request, reply.usage.prompt_tokens)
         return reply
 
@@ -329,7 +320,7 @@ class OpenAICompatibleModel:
             "stream": True,
             "stream_options": {"include_usage": True},
             **{name: value for name, value in drawn.items() if name not in silent},
-            **self._carried,
+            **self._by,
         }
 
         def hear(event: dict[str, Any]) -> bool:
@@ -352,6 +343,15 @@ class OpenAICompatibleModel:
 
     def close(self) -> None:
         pass
+
+
+def _at_scales(
+    held: Sequence[Mapping[str, Any]], scale: Callable[[Mapping[str, Any]], float]
+) -> Mapping[str, Any]:
+    """What a request says to llama.cpp's server so that its adapters are in force so much. Each is named, also where none is in force: what
+    the server has read of the same beginning for a request that named one it takes for one that names none (issue 26207 of llama.cpp; seen
+    with xllamacpp 2026.10: likeliest tokens up to 4 nats wrong)."""
+    return {"lora": [{"id": each["id"], "scale": scale(each)} for each in held]} if held else {}
 
 
 def _named(names: Set[str], said: str) -> Set[str]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar, runtime_checkable
 
 from looper.errors import ModelError, ModelFatal, ModelMissing, ReplyLate, one_line
-from looper.protocols import ChatModel, ChatRequest, Message, Windowed
+from looper.protocols import CarriesThere, ChatModel, ChatRequest, Message, Windowed
 from looper.records.trajectory import ModelIdentity, Reply
 
 RESTS_S, LONGEST_REST_S = 10.0, 600.0
@@ -197,6 +197,13 @@ class Replicated:
         if failures and not found:
             raise failures[0]
         return min((window for window in found if window is not None), default=None)
+
+    def arrival(self) -> str:
+        """On the first that says so."""
+        models = (replica.model for replica in self._order)
+        return next(
+            (said for model in models if isinstance(model, CarriesThere) and (said := model.arrival())), ""
+        )
 
     def reply(self, request: ChatRequest) -> Reply:
         """Of the server that the conversation is at; of another where that one fails in a way that it may not."""

@@ -22,7 +22,7 @@ from looper.errors import (
     ModelUnreachable,
     RequestRefused,
 )
-from looper.protocols import ChatModel, ChatRequest, Message, Result, Windowed
+from looper.protocols import CarriesThere, ChatModel, ChatRequest, Message, Result, Windowed
 from looper.records.trajectory import ModelIdentity, Reply
 
 
@@ -96,6 +96,9 @@ class RetryingModel:
             if isinstance(self._inner, Windowed)
             else None
         )
+
+    def arrival(self) -> str:
+        return self._inner.arrival() if isinstance(self._inner, CarriesThere) else ""
 
     def reply(self, request: ChatRequest) -> Reply:
         try:
