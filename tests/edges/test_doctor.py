@@ -84,7 +84,7 @@ LLAMA = {
     [
         ({"quantization_level": "F16"}, {}, "ok", "about 0.4 GiB with 8192 tokens"),
         ({"quantization_level": "F16"}, {}, "ok", "same weights (F16)"),
-        ({"quantization_level": "unknown"}, {"general.file_type": 0}, "ok", "same weights (F32): looper"),
+        ({"quantization_level": "unknown"}, {"general.file_type": 0}, "ok", "same weights (F32)"),
         ({"quantization_level": "Q4_K_M"}, {}, "ok", "takes no adapters, being quantised (Q4_K_M)"),
         ({"quantization_level": "F16"}, {"general.architecture": "qwen3"}, "ok", "none are written for qwen3"),
         (None, {"general.architecture": None}, "ok", "whether it takes adapters is not known"),
