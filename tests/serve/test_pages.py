@@ -566,6 +566,16 @@ def test_two_arms_say_at_how_many_tasks_memory_was_told_something(served: Served
             assert "other: told something at 0 of 2 tasks; nothing at 2: " in said
 
 
+def test_a_cell_that_was_told_nothing_says_why(served: Served, runs: Path) -> None:
+    folder = remembered(runs, items=[("a__b-0", 50)], found=1)
+    with served.browser() as client:
+        other, base = (
+            plain(client.get(f"/runs/{folder.name}/cells/{arm}/0/a__b-1").text) for arm in ("other", "base")
+        )
+    assert "Memory told nothing: none of 1 item from earlier tasks of a__b shares a telling word" in other
+    assert "Memory told nothing" not in base, "it has no memory"
+
+
 def test_what_an_arm_learned_stands_key_by_key(served: Served, runs: Path) -> None:
     by_default, other = remembered(runs), remembered(runs, how=Remembering(kind=MemoryKind.PLAYBOOK))
     with served.browser() as client:

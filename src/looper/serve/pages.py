@@ -66,7 +66,7 @@ from looper.views.findings import (
 from looper.views.index import some_steps
 from looper.views.lineage import adapters_of, lineage_lines
 from looper.views.live import Projection, at_work
-from looper.views.memory import drawn_for, memory_items, reverted_items
+from looper.views.memory import drawn_for, memory_items, reverted_items, why_nothing
 from looper.views.runs import RunView
 from looper.views.trajectory import (
     Filter,
@@ -325,6 +325,7 @@ class Pages:
             tests=test_rows(cell.verdict) if cell.verdict else [],
             passed=passed,
             items=memory_items(run) if cell.end and cell.end.memory else {},
+            told_nothing=why_nothing(run, cell.end) if cell.end else "",
         )
 
     def _task(self, run: RunView, name: str) -> tuple[Task | None, str]:
