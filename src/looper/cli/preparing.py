@@ -315,9 +315,9 @@ class MemoryGate:
 
     arm: str
     said: str
-    """At how many tasks it has to, at most can, and probably will, between which numbers, from which run."""
+    """At how many tasks it has to, at most can, and probably will, between which numbers, from which run, where there is one."""
     may_stop: bool
-    """Whether what is wanted lies above the lower end of the forecast."""
+    """Whether what is wanted lies above the lower end of the forecast, or above its only number."""
     advice: str
 
     @property
@@ -355,11 +355,14 @@ def memory_gates(
             continue
         known, from_what = _known_attempts(views, plan, source, tasks)
         found = told_forecast(experience, how, prepared.tasks, tasks, known, len(plan.seeds_of(arm)))
-        fails = found.low < least and not passed_over
+        # Of an interval nothing can be said where no attempt is known.
+        low = found.low if known.attempts else found.tasks
+        fails = low < least and not passed_over
         how_sure = "" if not fails else ": it will probably fail" if found.tasks < least else ": it may fail"
+        spread = f" ({found.low:.3g} to {found.high:.3g}, 95 %), as" if known.attempts else ""
         yield MemoryGate(
             arm.name,
-            f"{has_to}, and will be at about {found.tasks:.3g} ({found.low:.3g} to {found.high:.3g}, 95 %), as {from_what}{how_sure}",
+            f"{has_to}, and will be at about {found.tasks:.3g}{spread} {from_what}{how_sure}",
             fails,
             "That is known once the experience is gathered, and another plan gathers again: better change "
             f"experience.per_repo (now {experience.per_repo}), experience.samples (now {experience.samples}) or experience.delivered (now "
@@ -382,7 +385,7 @@ def _known_attempts(
         )
     known = resolved_by_base(views, plan)
     if known is None:
-        return Attempted(0, 0), "half of the attempts would succeed, which no run here shows"
+        return Attempted(0, 0), "where half of the attempts succeed; how many do is shown by no run here"
     resolved = round(known.share * known.cells)
     return (
         Attempted(resolved, known.cells),
