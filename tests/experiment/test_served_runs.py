@@ -181,7 +181,8 @@ def two_arms_on(project: Project, *ports: int) -> tuple[str, ...]:
 
 
 def rollouts_by_server(project: Project) -> dict[tuple[str, tuple[int, ...] | None], int]:
-    return Counter((end.arm, end.servers) for end in read_stream(project.run, "trajectories", Trajectory))
+    """Of those that count: on a loaded machine one may have been tried again."""
+    return Counter((end.arm, end.servers) for end in read_run(project.run).last_ends.values())
 
 
 def test_several_servers_of_one_model_answer_every_arm_equally_often(project: Project) -> None:
