@@ -24,7 +24,10 @@ from looper.records.trajectory import ModelIdentity
 
 SERVERS: dict[str, Callable[..., dict[str, Any]]] = {
     "vllm": vllm, "llama.cpp": llamacpp, "mlx_lm": mlx_lm, "ollama": ollama_door,
-    "router": lambda: {"/v1/models": listed(id="m", owned_by="llamacpp", status={"value": "loaded"})},
+    "router": lambda: {
+        "/v1/models": listed(id="m", owned_by="llamacpp", status={"value": "loaded"}),
+        "/lora-adapters": whole(400, b'{"error": {"code": 400, "message": "model name is missing from the request"}}'),
+    },
     "hosted": lambda: {"/v1/models": listed(id="m", owned_by="system")},
 }  # fmt: skip
 

@@ -35,7 +35,14 @@ from looper.edges.trainers.estimate import memory_bytes
 from looper.edges.trainers.gguf_adapter import to_gguf
 from looper.edges.trainers.mlx import MlxTrainer, must_be_complete, must_have_learned
 from looper.edges.trainers.peft import PEFT_WEIGHTS, from_peft, to_peft
-from looper.errors import BadInput, ModelMissing, ModelUnfit, ModelUnreachable, TrainingFailed
+from looper.errors import (
+    BadInput,
+    ModelMissing,
+    ModelOverloaded,
+    ModelUnfit,
+    ModelUnreachable,
+    TrainingFailed,
+)
 from looper.protocols import ChatRequest
 from looper.records.training import (
     AdapterKind,
@@ -771,7 +778,7 @@ class Registry:
         self.file_type, self.ends_after = 1, ""
         """The number of F16 in GGUF's header, and a text after which the model says nothing."""
         self.blobs, self.made, self.deleted = list[str](), list[dict[str, Any]](), list[str]()
-        self.refuses = b""
+        self.refuses, self.refuses_with = b"", 500
         """What is said in place of next tokens."""
         self.keeps = set[str]()
         """Models that were made for an arm."""
@@ -798,7 +805,7 @@ class Registry:
             info = {"general.architecture": self.architecture, "general.file_type": self.file_type}
             return reply(200, json.dumps({"model_info": info}).encode())
         if path == "/api/generate" and self.refuses:
-            return reply(500, self.refuses)
+            return reply(self.refuses_with, self.refuses)
         if path == "/api/generate":
             return reply(200, json.dumps(self._generated(json.loads(body))).encode())
         if path.startswith("/api/blobs/"):
@@ -910,7 +917,7 @@ def test_an_arm_has_an_adapter_on_ollama_as_a_model_that_is_named_by_both_and_ma
         ),
         ("quantised", r"tiny on .* is quantised \(Q4_0\)"),
         ("another kind", "is of the architecture gemma3, and the adapter .* was trained on one of llama"),
-        ("refused", "refused the adapter: loras are not yet implemented"),
+        ("refused", r"loras are not yet implemented.* Serve the adapter with mlx:FOLDER"),
     ],
 )
 def test_an_adapter_that_is_not_in_force_as_it_is_on_ollama_is_refused_before_anything_is_asked(
@@ -944,7 +951,24 @@ def test_an_adapter_that_is_not_in_force_as_it_is_on_ollama_is_refused_before_an
     with ScriptedServer(registry) as server, pytest.raises(ModelUnfit, match=said) as caught:
         AdaptedOllamaModel("tiny", adapter, base_url=server.url, context_tokens=512).identity()
     assert "\n" not in str(caught.value) and not caught.value.retryable and not told
-    assert ARMS not in registry.keeps or fault == "refused", "nobody takes it for the arm's later"
+    kept = fault in ("another base", "no log probabilities", "refused")
+    assert (ARMS in registry.keeps) is kept, (
+        "it is removed where it is something else, and made by nobody in vain"
+    )
+
+
+def test_an_ollama_that_is_busy_is_asked_again_for_what_it_computes_with_an_adapter(
+    trainer: MlxTrainer, nano: MlxModel, lora: AdapterRecord, carried: tuple[ServedAdapter, list[str]]
+) -> None:
+    registry = Registry("F16", tiny=nano, **{ARMS: nano.with_adapter(trainer.folder(lora.id))})
+    registry.refuses, registry.refuses_with = b'{"error": "server busy, please try again."}', 503
+    with ScriptedServer(registry) as server:
+        model = AdaptedOllamaModel("tiny", carried[0], base_url=server.url, context_tokens=512)
+        with pytest.raises(ModelOverloaded) as caught:
+            model.identity()
+        assert caught.value.retryable and ARMS in registry.keeps
+        registry.refuses = b""
+        assert model.identity().adapter == "a" * 64
 
 
 class Vllm:

@@ -143,15 +143,16 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
         stack.callback(ledger.close)
         for found in ledger.damage:
             say(f"damaged record set aside: {found.file} line {found.line}, {found.reason}")
+        workers = options.workers or room or workers_for(plan, None)
+        named = folder.name if folder.parent == settings.runs else str(folder)
+        command = options.going_on(named)
+        # The reason for which a gate is passed over stands in the command.
+        ledger.begin(workers, command)
         manifest, begun = _with_overrides(manifest, ledger.pass_over(passed_over)), manifest
         delivered = {one.arm for one in ledger.proofs.recovered if one.kind is ProofKind.MEMORY_DELIVERED}
         for gate in memory_gates(prepared, plan.named_arms(options.arms), settings.runs, manifest.overrides):
             if gate.may_stop and gate.arm not in delivered:
                 say(gate.warning)
-        workers = options.workers or room or workers_for(plan, None)
-        named = folder.name if folder.parent == settings.runs else str(folder)
-        command = options.going_on(named)
-        ledger.begin(workers, command)
         stack.enter_context(site.occupied(folder, stop))
         stop.said = f"Interrupted. Finished cells and every recorded step are kept. Go on with: {command}"
         stop.heeded = True

@@ -92,7 +92,8 @@ def _too_few_tasks(
 ) -> Iterator[tuple[Path, str]]:
     """The gate of data against the tasks that are left to learn from."""
     least = max(1, experience.selection.minimum_tasks) if found.data_stops else 1
-    sources = dict.fromkeys(learning.source for *_, learning in learners)
+    # The poorest source decides for all arms, whichever are asked for.
+    sources = dict.fromkeys((*(learning.source for *_, learning in learners), *found.plan.matched_sources))
     poor = [
         (source, repo, found.count(source, repo))
         for source in sources

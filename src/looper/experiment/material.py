@@ -132,11 +132,6 @@ class ExperienceLibrary:
         self, arm: Arm, learning: Learning, seed: int, repo: str, number: int
     ) -> tuple[tuple[Attempt, ...], Selection]:
         pool = self._enough(arm, learning.source, seed, repo, number)
-        if number == 1:
-            # The poorest source of those that were gathered says how much each arm learns from.
-            for source in self._plan.matched_sources:
-                if self._pools.of(source, seed, repo) is not None:
-                    self._enough(arm, source, seed, repo)
         # What an arm gathers in rounds of its own is its treatment; before that all learn from the same amount.
         count = len(pool.attempts) if number > 1 else self._pools.matched(self._plan, seed, repo)
         taken_ones = pool.attempts[:count][: learning.episodes]
@@ -147,20 +142,27 @@ class ExperienceLibrary:
             taken_ones += pool.wrong[: len(taken_ones)]
         return taken_ones, pool.selection
 
-    def _enough(self, arm: Arm, source: Source, seed: int, repo: str, number: int = 1) -> Pool:
-        """The successes of a source. Raises TooLittle where they are of fewer tasks than the plan wants."""
-        pool = self._pools.of(source, seed, repo, arm, number)
-        taken = len(pool.selection.tasks) if pool else 0
-        if pool is None or taken < self._minimum:
-            has = too_few_resolved(repo, taken, seed, source)
+    def _enough(self, arm: Arm, source: Source, seed: int, repo: str, number: int) -> Pool:
+        """The successes of a source. Raises TooLittle where they, or those of the poorest source that says how much each arm learns from, are
+        of fewer tasks than the plan wants."""
+        pools = {source: self._pools.of(source, seed, repo, arm, number)}
+        for other in self._plan.matched_sources if number == 1 else ():
+            # What was not gathered says nothing.
+            if (found := self._pools.of(other, seed, repo)) is not None:
+                pools[other] = found
+        tasks = {name: len(found.selection.tasks) if found else 0 for name, found in pools.items()}
+        poorest = min(tasks, key=lambda name: tasks[name])
+        mine = pools[source]
+        if mine is None or tasks[poorest] < self._minimum:
+            has = too_few_resolved(repo, tasks[poorest], seed, poorest)
+            over = ', or go on for a reason: --override data="…"' if tasks[poorest] else ""
             raise TooLittle(
-                f"{arm.name}: {has}, and the plan wants "
-                f'{self._minimum}. Give it more samples or tasks, or go on for a reason: --override data="…".',
+                f"{arm.name}: {has}, and the plan wants {self._minimum}. Give it more samples or tasks{over}.",
                 said=has,
-                value=taken,
+                value=tasks[poorest],
                 least=self._minimum,
             )
-        return pool
+        return mine
 
     def _told(self, arm: Arm, attempts: Sequence[Attempt], writer: str) -> tuple[Example, ...]:
         """The successes in the arm's format. Raises TooLittle where one gives no text at all: none is lost in silence."""

@@ -42,7 +42,9 @@ def check_contexts(run: Staging, arms: Sequence[Arm]) -> None:
         _once(run, ProofKind.CONTEXT, arm.name, subject, partial(_every, models, arm, subject, limits))
         if arm.model.carried_there:
             # A model that was asked what it is has its adapter in force, or nothing after this is reached.
-            _once(run, ProofKind.ADAPTER_ARRIVED, arm.name, arm.model.adapter, partial(_arrived, models, arm))
+            _once(
+                run, ProofKind.ADAPTER_ARRIVED, arm.name, arm.model.adapter, partial(_arrived, models[0], arm)
+            )
 
 
 def _every(models: Sequence[ChatModel], arm: Arm, subject: str, limits: Limits) -> Proof:
@@ -51,15 +53,15 @@ def _every(models: Sequence[ChatModel], arm: Arm, subject: str, limits: Limits) 
     return first
 
 
-def _arrived(models: Sequence[ChatModel], arm: Arm) -> Proof:
-    """Raises TreatmentMissing where a server says nothing of the adapter."""
-    said = [model.arrival() for model in models if isinstance(model, CarriesThere)]
-    if len(said) < len(models) or not all(said):
+def _arrived(model: ChatModel, arm: Arm) -> Proof:
+    """Raises TreatmentMissing where nothing is said of the adapter. Each server of the model is compared before it is asked."""
+    said = model.arrival() if isinstance(model, CarriesThere) else ""
+    if not said:
         raise TreatmentMissing(
             f"{arm.name}: nothing shows that the adapter {arm.model.adapter} is in force. Serve the base with mlx:FOLDER."
         )
     return Proof(
-        kind=ProofKind.ADAPTER_ARRIVED, arm=arm.name, subject=arm.model.adapter, passed=True, said=said[0]
+        kind=ProofKind.ADAPTER_ARRIVED, arm=arm.name, subject=arm.model.adapter, passed=True, said=said
     )
 
 

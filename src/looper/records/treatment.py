@@ -51,7 +51,8 @@ class ProofKind(StrEnum):
     CONTEXT = "context"
     """The model reads a prompt of full length from its first word on."""
     ADAPTER_ARRIVED = "adapter_arrived"
-    """Served with its adapter the model computes something else than without."""
+    """Served with its adapter the model computes something else than without; of an arm that brings an adapter along to a server, that this says
+    what MLX does with it, which may be what base says."""
     ZERO_IS_BASE = "zero_is_base"
     """Served with the adapter that changes nothing the model says what base says."""
     VALID_ACTIONS = "valid_actions"

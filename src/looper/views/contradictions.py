@@ -422,7 +422,12 @@ class Records:
         """Whether no process but the last can have been killed in the middle: each earlier one was ended by a gate that looks when all
         has been learned."""
         begun = [session.begun for session in self.run.sessions]
-        ended = [stop.at for stop in self.run.gate_stops if stop.gate.looks_when_all_is_learned]
+        ended = [
+            stop.at
+            for stop in self.run.gate_stops
+            if stop.gate.looks_when_all_is_learned
+            and not (stop.arm in self.arms and self.arms[stop.arm].model.carried_there)
+        ]
         return all(any(before <= at <= after for at in ended) for before, after in pairwise(begun))
 
     @property

@@ -126,7 +126,8 @@ def _stopped(records: Records, found: Contradictions) -> None:
         if f"{late.gate.value}={late.reason}" not in given:
             found.add("gates that were passed over for another reason than was given", late.gate.value)
         stopped = {stop.arm for stop in stops}
-        if late.gate is Gate.MEMORY:
+        # A process that was asked for some arms, or was killed, need not have come to the others.
+        if late.gate is Gate.MEMORY and records.by_all and records.uninterrupted:
             for proof in run.proofs:
                 if proof.kind is ProofKind.MEMORY_DELIVERED and not proof.passed and proof.arm not in stopped:
                     found.add(
@@ -151,7 +152,9 @@ def _asks(arm: Arm, gate: StoppingGate) -> bool:
             return arm.remembers is not None
         case StoppingGate.CONTEXT:
             return arm.model.reads
-        case StoppingGate.ADAPTER_ARRIVED | StoppingGate.ZERO_IS_BASE | StoppingGate.UNSEEN:
+        case StoppingGate.ADAPTER_ARRIVED:
+            return arm.has_adapter or arm.model.carried_there
+        case StoppingGate.ZERO_IS_BASE | StoppingGate.UNSEEN:
             return arm.has_adapter
 
 

@@ -37,8 +37,15 @@ APART = 0.05
 """Nats. Half-precision weights and other kernels move a token of the twenty by up to 0.01; factors in another order by 0.4 (both SmolLM2,
 Ollama 0.24)."""
 
+LOAD_S = 300.0
+"""For a server to load an adapter, and to say one token."""
+
 NextTokens = Callable[[str], Mapping[str, float]]
 """Log probabilities in nats of the likeliest tokens after a text without a template, by what each token says. Empty where a server does not tell."""
+
+
+class ComputesOtherwise(BadInput):
+    """A server does not compute with an adapter what MLX does; its base may."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +194,7 @@ def arrived(
     ours_adapted = {text: carrying.next_tokens(text) for text in theirs_adapted}
     treated = max(apart(theirs_adapted[text], ours_adapted[text]) for text in theirs_adapted)
     if treated > most:
-        raise BadInput(
+        raise ComputesOtherwise(
             f"The server does not compute with the adapter what it was trained to: log probabilities of next tokens are up to "
             f"{treated:.3f} nats from MLX's, where {most:.3f} is allowed and the base's are within {plain:.3f}. "
             f"{cached or 'Serve the adapter with mlx:FOLDER.'}"

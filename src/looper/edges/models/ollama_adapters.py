@@ -5,29 +5,41 @@ architectures llama and qwen2 among others; on those of its newer one loading en
 """
 
 import contextlib
+import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from looper.edges.models.arrival import TOP, Carried, ServedAdapter, arrived
+from looper.edges.models.arrival import LOAD_S, TOP, Carried, ComputesOtherwise, ServedAdapter, arrived
 from looper.edges.models.mlx import MlxModel
 from looper.edges.models.ollama import (
     DEFAULT_URL,
     HOW_TO_START,
+    SHOW_S,
     OllamaModel,
     quantisation,
+    shown_of,
     splits_as_if_unknown,
 )
 from looper.edges.trainers.gguf_adapter import architecture, to_gguf
-from looper.errors import BadInput, ModelMissing, ModelUnfit, ModelUnreachable
+from looper.errors import (
+    BadInput,
+    ModelMissing,
+    ModelOverloaded,
+    ModelServerFault,
+    ModelUnfit,
+    ModelUnreachable,
+)
 from looper.protocols import ChatRequest
 from looper.records.training import AdapterRecord
 from looper.records.trajectory import ModelIdentity, Reply
 
+NO_ADAPTERS = "loras are not yet implemented"
+"""What Ollama says where the engine of a model takes none."""
 WHOLE = ("F32", "F16", "BF16")
 """Formats of weights that hold what was trained on."""
 FROM_THE_SAME = "Make the base from the same weights, in F16 or F32."
@@ -62,35 +74,56 @@ class AdaptedOllamaModel(OllamaModel):
 
     def _arrive(self, digest: str) -> None:
         """See to it that the server has the model with the adapter, and that this computes what MLX does. Raises ModelError."""
-        adapter, client = self._carried.adapter, client_of(self._url)
+        adapter, made = self._carried.adapter, False
         name = f"looper-{adapter.digest[:16]}-{digest.removeprefix('sha256:')[:12]}"
         with self._carried.lock, self._server.typed_faults():
+            shown = shown_of(self._server, self._name, SHOW_S)["model_info"]
+            listed, _ = self._server.get("/api/tags")
+            levels = {
+                str(entry["model"]).removesuffix(":latest"): (entry.get("details") or {}).get(
+                    "quantization_level"
+                )
+                for entry in listed["models"] or []
+            }
+            client = client_of(self._url, LOAD_S)
             try:
-                with refusals(self._url):
-                    shown = shown_by(client, self._name)
-                    if name not in names_of(client):
-                        self._carried.lost()
+                if name not in levels:
+                    self._carried.lost()
+                    level = quantisation(levels.get(self._name.removesuffix(":latest")), shown)
+                    with refusals(self._url):
                         make(
                             client,
                             self._url,
                             self._name,
                             name,
+                            level,
                             shown,
                             adapter.folder,
                             adapter.card,
                             adapter.config(),
                         )
-                    self._answers = name
-                    base, adapted = (partial(next_tokens, client, each) for each in (self._name, name))
-                    self._carried.compare(
-                        name, base, adapted, self._server.what, self._name, from_the_same(shown)
-                    )
+                    made = True
+                self._answers = name
+                base, adapted = (partial(self._next_tokens, each) for each in (self._name, name))
+                self._carried.compare(
+                    name, base, adapted, self._server.what, self._name, from_the_same(shown)
+                )
             except BadInput as error:
                 raise ModelUnfit(str(error)) from error
-            except ModelUnfit:
+            except ModelUnfit as error:
                 # What has this name and is something else must not be found by the next one who asks.
-                removed(client, name)
+                if made or isinstance(error.__cause__, ComputesOtherwise):
+                    removed(client, name)
                 raise
+            except ModelServerFault as error:
+                if NO_ADAPTERS in str(error):
+                    raise ModelUnfit(f"{error} Serve the adapter with mlx:FOLDER.") from error
+                raise
+
+    def _next_tokens(self, model: str, text: str) -> dict[str, float]:
+        """With the window of replies: for another one Ollama loads the model anew, and drops what it has read."""
+        asked = next_tokens_body(model, text, self._context_tokens)
+        return top_tokens(json.loads(self._server.post("/api/generate", asked, LOAD_S)).get("logprobs"))
 
 
 def register(
@@ -116,8 +149,9 @@ def register(
             raise BadInput(
                 f"Ollama at {server} has a model {name} already. Choose another name, or remove it: ollama rm {name}"
             )
-        shown = shown_by(client, base)
-        make(client, server, base, name, shown, folder, card, config)
+        shown = client.show(base).modelinfo or {}
+        level = quantisation(names_of(client)[base.removesuffix(":latest")], shown)
+        make(client, server, base, name, level, shown, folder, card, config)
         try:
             return arrived(
                 partial(next_tokens, client, base),
@@ -132,10 +166,10 @@ def register(
             raise
 
 
-def client_of(url: str) -> Any:
+def client_of(url: str, timeout_s: float | None = None) -> Any:
     import ollama
 
-    return ollama.Client(host=url)
+    return ollama.Client(host=url, timeout=timeout_s)
 
 
 @contextlib.contextmanager
@@ -146,6 +180,8 @@ def refusals(server: str) -> Iterator[None]:
     try:
         yield
     except ollama.ResponseError as error:
+        if error.status_code in (429, 503):
+            raise ModelOverloaded(f"Ollama at {server}: {error.error}.") from error
         raise BadInput(f"Ollama at {server} refused the adapter: {error.error}") from error
     except (httpx.TransportError, ConnectionError) as error:
         raise ModelUnreachable(f"Ollama at {server} cannot be reached. {HOW_TO_START}") from error
@@ -159,29 +195,24 @@ def names_of(client: Any) -> dict[str, str]:
     }
 
 
-def shown_by(client: Any, name: str) -> Mapping[str, Any]:
-    """What the head of a model's file says."""
-    return client.show(name).modelinfo or {}
-
-
 def make(
     client: Any,
     server: str,
     base: str,
     name: str,
+    level: str,
     shown: Mapping[str, Any],
     folder: Path,
     card: AdapterRecord,
     config: Mapping[str, Any],
 ) -> None:
-    """Make a model of another one and an adapter. The adapter's factors were fitted to the exact weights of the base: on a base that is quantised, here or there, or in another way
+    """Make a model of another one, whose weights are of the format `level`, and an adapter. The adapter's factors were fitted to the exact weights of the base: on a base that is quantised, here or there, or in another way
     than in training, they correct errors that are not there, and fused into it they are rounded away. Raises BadInput for these."""
     if card.base.quantisation.endswith("-bit"):
         raise BadInput(
             f"The adapter {card.id} was trained on a base of {card.base.quantisation}, which Ollama does not have: its "
             "formats quantise in another way. Train on the whole base, or serve with mlx:FOLDER."
         )
-    level = quantisation(names_of(client)[base.removesuffix(":latest")], shown)
     if level not in WHOLE:
         raise BadInput(
             f"{base} on {server} is quantised ({level}), and the adapter was trained on whole weights "
@@ -213,7 +244,24 @@ def from_the_same(shown: Mapping[str, Any]) -> str:
 
 def next_tokens(client: Any, model: str, text: str) -> dict[str, float]:
     """As `MlxModel.next_tokens`, of the server. Empty where it does not tell, as of the end of a reply."""
+    asked = next_tokens_body(model, text, 512)
+    found = client.generate(**asked).model_dump()
+    return top_tokens(found.get("logprobs"))
+
+
+def next_tokens_body(model: str, text: str, context_tokens: int) -> dict[str, Any]:
     # What samplers do to a distribution is not what it is.
-    options = {"num_predict": 1, "temperature": 0.0, "repeat_penalty": 1.0, "num_ctx": 512}
-    found = client.generate(model, text, raw=True, logprobs=True, top_logprobs=TOP, options=options)
-    return {entry.token: entry.logprob for entry in found.logprobs[0].top_logprobs} if found.logprobs else {}
+    options = {"num_predict": 1, "temperature": 0.0, "repeat_penalty": 1.0, "num_ctx": context_tokens}
+    return {
+        "model": model,
+        "prompt": text,
+        "raw": True,
+        "stream": False,
+        "logprobs": True,
+        "top_logprobs": TOP,
+        "options": options,
+    }
+
+
+def top_tokens(told: Sequence[Mapping[str, Any]] | None) -> dict[str, float]:
+    return {entry["token"]: entry["logprob"] for entry in told[0]["top_logprobs"]} if told else {}

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, Self
 
-from looper.edges.models.arrival import TOP, Carried, ServedAdapter
+from looper.edges.models.arrival import LOAD_S, TOP, Carried, ServedAdapter
 from looper.edges.models.digests import FileDigests
 from looper.edges.models.heard import Counts, ReplyBuilder
 from looper.edges.models.http import GET_S, Server, Timeouts
@@ -34,8 +34,6 @@ from looper.records.trajectory import ModelIdentity, Reply
 
 DEFAULT_URLS = {"openai": "https://api.openai.com/v1", "vllm": "http://127.0.0.1:8000/v1"}
 HOW_TO_START = "Start the server, or correct the address in the profile ({backend}:NAME@URL); LOOPER_SERVER_WAIT_S=600 waits for one that is starting."
-LOAD_S = 300.0
-"""For a server to load an adapter, and to say one token."""
 VLLM_LOADS = "Start vLLM with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 and --enable-lora --max-lora-rank {rank}, where the folder can be read."
 VLLM_BASE = "Serve the weights of the training."
 LLAMA_CPP_HAS = "Write it with `looper adapter export {id} {id}.gguf --gguf`, and start llama-server with --lora-scaled {id}.gguf:0 --cache-ram 0."
@@ -94,7 +92,7 @@ class OpenAICompatibleModel:
         self._carried: Carried | None = None
         """By keys of a request."""
         self._plain: Mapping[str, Any] = {}
-        """What requests say so that no adapter is in force."""
+        """What requests say so that adapters are in force as far as the server was started with, which is not at all unless told."""
 
     def with_adapter(self, adapter: ServedAdapter) -> Self:
         """The same model with an adapter, which is loaded where the server takes that, and compared with MLX's before anything is asked."""
@@ -185,7 +183,7 @@ class OpenAICompatibleModel:
 
     @property
     def _by(self) -> Mapping[str, Any]:
-        """What requests say so that the adapter is in force, or none is."""
+        """What requests say so that the adapter is in force and no other, or what the server was started with."""
         return (self._carried and self._carried.by) or self._plain
 
     def _loaded(self, carried: Carried) -> Mapping[str, Any]:
@@ -231,8 +229,8 @@ class OpenAICompatibleModel:
         """The adapters that llama.cpp's server was started with: `id`, `path` and `scale`, which is in force where a request does not name it."""
         try:
             found, _ = self._beside.get("/lora-adapters")
-        except ModelFatal:
-            return []
+        except (ModelFatal, RequestRefused):
+            return []  # A router does not know which of its models is asked.
         return found if isinstance(found, list) else []
 
     def first_tokens(self, text: str) -> Mapping[str, float] | None:
