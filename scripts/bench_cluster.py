@@ -80,7 +80,7 @@ def measure(nodes: int, cpus: int, cells: int, wait_s: float, run: Path) -> str:
     first = next(read_stream(run, "verdicts", Verdict)).cell
     events = events_of(run, first)
     arm_name, _, instance = first.split("/")
-    arm = next(arm for arm in view.manifest.plan.arms if arm.name == arm_name)
+    arm = next(arm for arm in view.manifest.plan.every_arm if arm.name == arm_name)
     from looper.cli.preparing import load_tasks
     from looper.cli.settings import settings
 
