@@ -126,6 +126,20 @@ def test_p1_a_gate_of_more_tasks_than_there_are_is_refused_with_the_numbers(
     assert said.startswith("1 resolved task of each") and "--override" not in said
 
 
+def test_p1_an_arm_that_runs_by_itself_is_held_to_the_poorest_source_of_the_plan(
+    many: tuple[Task, ...],
+) -> None:
+    """All learn from as much as that has, whichever arms are asked for."""
+    plan = plan_of("exp00", "micro")
+    found = selected(plan, many)
+    lora = tuple(arm for arm in plan.arms if arm.name == "lora")
+    poor = {source: tasks if source is Source.OWN else () for source, tasks in found.experience.items()}
+    assert len(poor) > 1, "exp00 learns from redrawn repositories too"
+    alone = replace(found, learners=learners_of(plan, lora), experience=poor)
+    ((keys, said),) = impossible(alone)
+    assert keys == ("experience", "selection", "minimum_tasks") and "has 0 of" in said, said
+
+
 @pytest.mark.parametrize(
     ("name", "old", "new", "keys", "said"),
     [

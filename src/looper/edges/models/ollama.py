@@ -44,17 +44,7 @@ class OllamaModel:
 
     def identity(self) -> ModelIdentity:
         with self._server.typed_faults():
-            none = f"{self._server.what} has no list of models. Is the address that of an Ollama server? {HOW_TO_START}"
-            listed, _ = self._server.get("/api/tags", none)
-            if not isinstance(listed, dict) or "models" not in listed:
-                raise ModelMissing(none)
-            found = {str(entry["model"]): entry for entry in listed["models"] or []}
-            entry = found.get(self._name) or found.get(f"{self._name}:latest")
-            if entry is None:
-                names = one_line(", ".join(sorted(found))) or "none"
-                raise ModelMissing(
-                    f"{self._server.what} has no model {self._name} (it has: {names}). Get it with: ollama pull {self._name}"
-                )
+            entry = self._entry_of(self._listed())
             version, _ = self._server.get("/api/version")
             digest, details = one_line(str(entry["digest"])), entry.get("details") or {}
             return ModelIdentity(
@@ -66,6 +56,24 @@ class OllamaModel:
                 context_tokens=self._context_tokens,
                 sampler=said_of("ollama"),
             )
+
+    def _listed(self) -> dict[str, Any]:
+        """The server's models by name. Raises ModelMissing where it is no Ollama."""
+        none = f"{self._server.what} has no list of models. Is the address that of an Ollama server? {HOW_TO_START}"
+        listed, _ = self._server.get("/api/tags", none)
+        if not isinstance(listed, dict) or "models" not in listed:
+            raise ModelMissing(none)
+        return {str(entry["model"]): entry for entry in listed["models"] or []}
+
+    def _entry_of(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the list says of this model. Raises ModelMissing."""
+        entry: Mapping[str, Any] | None = found.get(self._name) or found.get(f"{self._name}:latest")
+        if entry is None:
+            names = one_line(", ".join(sorted(found))) or "none"
+            raise ModelMissing(
+                f"{self._server.what} has no model {self._name} (it has: {names}). Get it with: ollama pull {self._name}"
+            )
+        return entry
 
     def window_tokens(self) -> int | None:
         """That which the model was trained for: the server silently gives no longer one. Raises ModelUnfit for a model whose template has no

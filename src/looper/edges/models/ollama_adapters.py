@@ -78,18 +78,13 @@ class AdaptedOllamaModel(OllamaModel):
         name = f"looper-{adapter.digest[:16]}-{digest.removeprefix('sha256:')[:12]}"
         with self._carried.lock, self._server.typed_faults():
             shown = shown_of(self._server, self._name, SHOW_S)["model_info"]
-            listed, _ = self._server.get("/api/tags")
-            levels = {
-                str(entry["model"]).removesuffix(":latest"): (entry.get("details") or {}).get(
-                    "quantization_level"
-                )
-                for entry in listed["models"] or []
-            }
+            listed = self._listed()
             client = client_of(self._url, LOAD_S)
             try:
-                if name not in levels:
+                if f"{name}:latest" not in listed:
                     self._carried.lost()
-                    level = quantisation(levels.get(self._name.removesuffix(":latest")), shown)
+                    details = self._entry_of(listed).get("details") or {}
+                    level = quantisation(details.get("quantization_level"), shown)
                     with refusals(self._url):
                         make(
                             client,
